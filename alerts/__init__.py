@@ -1,0 +1,1 @@
+"""Whether the candidate is worse, and who is told."""

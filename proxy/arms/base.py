@@ -1,0 +1,71 @@
+"""The port to whatever ranks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class ArmAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """What an arm says of the documents it was given, each exactly once and in the order given."""
+
+    logits: tuple[float, ...]
+    """Raw scores: any finite number, higher is better, ties allowed."""
+    probabilities: tuple[float, ...]
+    """The same, as the probability that the document is relevant: what goes on the wire."""
+    model: str
+    tokens: int = 0
+    output_tokens: int = 0
+    cost_dollars: float = 0.0
+    tokenize_seconds: float = 0.0
+    queue_seconds: float = 0.0
+    inference_seconds: float = 0.0
+    is_stand_in: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+class Arm(Protocol):
+    """Ranks documents. One attempt, one outcome: whatever retries or falls back is not in here."""
+
+    @property
+    def model(self) -> str:
+        """Name, revision and back end, for labels."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a call has a chance now."""
+
+    async def start(self) -> None:
+        """Load what serving needs.
+
+        Raises:
+            InvalidModel: the arm can never serve as configured.
+        """
+
+    async def score(
+        self, query: str, documents: Sequence[str], *, deadline: float, max_document_tokens: int | None = None
+    ) -> ArmAnswer:
+        """Score each of *documents*, at least one, none blank.
+
+        Args:
+            query: what is asked, never blank.
+            documents: texts of any length; the arm cuts them by its own tokenizer.
+            deadline: on the clock of `time.monotonic`.
+            max_document_tokens: a caller's own lower limit a document.
+
+        Raises:
+            Overloaded: too much waits already.
+            DeadlineExceeded: the deadline passed first.
+            BackendError: the arm failed, or answered what is no ranking.
+            NotReady: the arm is not, or no longer, up.
+        """
+
+    def first_too_long(self, query: str, documents: Sequence[str]) -> int | None:
+        """Return the index of the first document that would be cut, -1 for the query, None if all fit. May block."""
+
+    async def close(self) -> None:
+        """Finish what runs and give back what is held."""

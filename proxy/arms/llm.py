@@ -1,0 +1,221 @@
+"""The control: a language model that scores every document in one call, through the openai SDK."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+import openai
+import structlog
+import toktok
+
+from proxy.arms.base import ArmAnswer
+from proxy.arms.llm_prompt import INSTRUCTIONS, Scores, messages, read_scores, response_format, windows
+from proxy.errors import BackendError, DeadlineExceeded, InvalidAnswer, NotReady, Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from openai.types.chat import ChatCompletion
+
+    from proxy.settings import LlmBackend
+
+_log = structlog.get_logger(__name__)
+
+ENCODING = "o200k_base"
+"""Of GPT-4o and later; near enough elsewhere to cut and to plan windows by."""
+_TOKENS_AROUND_A_DOCUMENT = 8
+_SURE = 0.995
+"""A score of 100 as a probability; logits stay finite."""
+
+NO_STAND_IN = "the stand-in language model answered, not a real one: set OPENAI_API_KEY"
+
+
+class _Usage(msgspec.Struct, frozen=True):
+    """Tokens of one call."""
+
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+
+
+class _Window(msgspec.Struct, frozen=True):
+    """One call's answer."""
+
+    documents: range
+    scores: Scores
+    usage: _Usage
+
+
+class LlmArm:
+    """One attempt, one outcome: the SDK's own retries are off and every call has a timeout."""
+
+    def __init__(self, settings: LlmBackend, *, stand_in_url: str | None = None) -> None:
+        self._settings = settings
+        self._is_stand_in = stand_in_url is not None
+        self._running = 0
+        self._client: openai.AsyncOpenAI | None = None
+        self._base_url = stand_in_url or settings.base_url
+        self._overhead = sum(toktok.batch_count([INSTRUCTIONS], ENCODING)) + 32
+
+    @property
+    def model(self) -> str:
+        """The model's name, marked where it is the stand-in."""
+        return "stand-in-llm" if self._is_stand_in else self._settings.model
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the client is there; whether the provider answers shows with the first call."""
+        return self._client is not None
+
+    async def start(self) -> None:
+        """Make the client; nothing is called."""
+        key = self._settings.api_key
+        self._client = openai.AsyncOpenAI(
+            api_key=key.reveal() if key else "none",
+            base_url=self._base_url,
+            max_retries=0,
+            timeout=self._settings.timeout_seconds,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def score(
+        self, query: str, documents: Sequence[str], *, deadline: float, max_document_tokens: int | None = None
+    ) -> ArmAnswer:
+        """Score every document, in one call or, past the context limit, in overlapping windows."""
+        if self._client is None:
+            raise NotReady("the language model arm is not started", retry_after_seconds=1)
+        if self._running >= self._settings.concurrency:
+            raise Overloaded("too many calls to the language model are under way", retry_after_seconds=1)
+        self._running += 1
+        began = time.perf_counter()
+        try:
+            texts, counts, cut = await asyncio.to_thread(self._cut, query, documents, max_document_tokens)
+            tokenized = time.perf_counter()
+            budget = self._settings.max_context_tokens - self._overhead - counts[0]
+            plan = windows(counts[1:], budget, self._settings.window_overlap)
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                answers = await asyncio.gather(*(self._window(texts[0], texts[1:], w, deadline) for w in plan))
+        except TimeoutError:
+            raise DeadlineExceeded("the language model did not answer in time") from None
+        finally:
+            self._running -= 1
+        return self._answer(answers, len(documents), cut, tokenized - began, time.perf_counter() - tokenized)
+
+    def first_too_long(self, query: str, documents: Sequence[str]) -> int | None:
+        """Return the index of the first document that would be cut, -1 for the query, None if all fit."""
+        query_tokens, *counts = toktok.batch_count([query, *documents], ENCODING)
+        if query_tokens > self._settings.max_query_tokens:
+            return -1
+        return next((i for i, count in enumerate(counts) if count > self._settings.max_document_tokens), None)
+
+    def _cut(
+        self, query: str, documents: Sequence[str], max_document_tokens: int | None
+    ) -> tuple[list[str], list[int], int]:
+        """Return query and documents as they are sent, the tokens of each, and how many documents lost some."""
+        limit = min(self._settings.max_document_tokens, max_document_tokens or self._settings.max_document_tokens)
+        kept_query, query_tokens = toktok.truncate(query, self._settings.max_query_tokens, ENCODING)
+        kept = toktok.batch_truncate(documents, limit, ENCODING)
+        counts = [min(tokens, limit) + _TOKENS_AROUND_A_DOCUMENT for _, tokens in kept]
+        return [kept_query, *(text for text, _ in kept)], [query_tokens, *counts], sum(t > limit for _, t in kept)
+
+    async def _window(self, query: str, documents: Sequence[str], part: range, deadline: float) -> _Window:
+        texts = [documents[i] for i in part]
+        completion = await self._complete(query, texts, deadline)
+        content = _content(completion)
+        return _Window(part, read_scores(content, len(texts)), self._usage(completion, query, texts, content))
+
+    async def _complete(self, query: str, texts: Sequence[str], deadline: float) -> ChatCompletion:
+        assert self._client is not None
+        timeout = min(self._settings.timeout_seconds, max(0.001, deadline - time.monotonic()))
+        extra: dict[str, Any] = {} if self._settings.seed is None else {"seed": self._settings.seed}
+        if self._settings.temperature is not None:
+            extra["temperature"] = self._settings.temperature
+        try:
+            completion: ChatCompletion = await self._client.chat.completions.create(
+                model=self._settings.model,
+                messages=cast("Any", messages(query, texts)),  # the SDK wants its own TypedDicts
+                response_format=cast("Any", response_format(len(texts))),
+                timeout=timeout,
+                **extra,
+            )
+        except openai.APITimeoutError as exc:
+            raise DeadlineExceeded("the language model did not answer in time") from exc
+        except openai.RateLimitError as exc:
+            raise BackendError("the language model's rate limit is reached") from exc
+        except openai.APIStatusError as exc:
+            if exc.status_code in {401, 403, 404}:  # nobody will mend these but a person
+                _log.error("llm.refused", status=exc.status_code, code=exc.code, model=self._settings.model)
+            raise BackendError(f"the language model's server answered {exc.status_code}") from exc
+        except openai.APIConnectionError as exc:
+            raise BackendError("the language model's server cannot be reached") from exc
+        except openai.OpenAIError as exc:
+            raise InvalidAnswer("the language model's server answered what is no completion") from exc
+        return completion
+
+    def _usage(self, completion: ChatCompletion, query: str, texts: Sequence[str], content: str) -> _Usage:
+        """Return the tokens that are billed; counted here where the server does not say."""
+        if (usage := completion.usage) is not None:
+            details = usage.prompt_tokens_details
+            return _Usage(usage.prompt_tokens, (details.cached_tokens if details else 0) or 0, usage.completion_tokens)
+        asked, answered = toktok.batch_count([messages(query, texts)[1]["content"], content], ENCODING)
+        return _Usage(asked + self._overhead, 0, answered)
+
+    def _answer(
+        self, parts: Sequence[_Window], count: int, cut: int, tokenize_seconds: float, seconds: float
+    ) -> ArmAnswer:
+        sums, times = [0.0] * count, [0] * count
+        for part in parts:
+            for i, score in zip(part.documents, part.scores.by_document, strict=True):
+                sums[i] += score
+                times[i] += 1
+        chances = [min(_SURE, max(1 - _SURE, total / n / 100)) for total, n in zip(sums, times, strict=True)]
+        warnings = [repair for part in parts for repair in part.scores.repairs]
+        if cut:
+            warnings.append(f"truncated {cut} document{'s' if cut > 1 else ''} to what the language model is sent")
+        if self._is_stand_in:
+            warnings.append(NO_STAND_IN)
+        return ArmAnswer(
+            logits=tuple(math.log(p / (1 - p)) for p in chances),
+            probabilities=tuple(chances),
+            model=self.model,
+            tokens=sum(part.usage.input for part in parts),
+            output_tokens=sum(part.usage.output for part in parts),
+            cost_dollars=sum(self._cost(part.usage) for part in parts),
+            tokenize_seconds=tokenize_seconds,
+            inference_seconds=seconds,
+            is_stand_in=self._is_stand_in,
+            warnings=tuple(warnings),
+        )
+
+    def _cost(self, usage: _Usage) -> float:
+        price = self._settings.prices.get(self._settings.model)
+        if price is None:
+            return 0.0
+        cached = price.input if price.cached_input is None else price.cached_input
+        fresh = usage.input - usage.cached
+        return (fresh * price.input + usage.cached * cached + usage.output * price.output) / 1e6
+
+
+def _content(completion: ChatCompletion) -> str:
+    """Return the text of the answer.
+
+    Raises:
+        InvalidAnswer: the model refused, was filtered, or was cut off before the end.
+    """
+    if not completion.choices:
+        raise InvalidAnswer("the language model answered nothing")
+    choice = completion.choices[0]
+    if choice.message.refusal or choice.finish_reason == "content_filter":
+        raise InvalidAnswer("the language model refused to score these documents")
+    if choice.finish_reason == "length":
+        raise InvalidAnswer("the language model's answer was cut off")
+    return choice.message.content or ""

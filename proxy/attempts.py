@@ -1,0 +1,133 @@
+"""One try of one arm: whatever happens, the outcome is a value."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from proxy.arms.base import ArmAnswer
+from proxy.doubt import Doubt
+from proxy.errors import BackendError, DeadlineExceeded, NotReady, Overloaded, ProxyError
+from proxy.exposure import Attempt, Outcome, Role, outcome_of
+from proxy.ranking import check_scores
+from proxy.breaker import Breaker
+from proxy.arms.base import Arm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+_log = structlog.get_logger(__name__)
+
+
+class BoundArm(msgspec.Struct, frozen=True):
+    """A back end in a role. Roles bound to one back end share its breaker."""
+
+    arm: Arm
+    kind: str
+    breaker: Breaker
+
+
+class Tried(msgspec.Struct, frozen=True):
+    """What came of a try."""
+
+    attempt: Attempt
+    answer: ArmAnswer | None
+    reason: str
+    """Why it is not fine, to be read after "the candidate arm"."""
+    retry_after_seconds: float | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """What it counts as."""
+        return self.attempt.outcome
+
+
+class Trier:
+    """Calls arms behind their breakers, and judges the candidate's scores."""
+
+    def __init__(self, arms: Mapping[Role, BoundArm], doubt: Doubt | None = None) -> None:
+        self.arms = arms
+        self.doubt = doubt or Doubt()
+
+    def is_ready(self, role: Role) -> bool:
+        """Tell whether a call of this role's arm has a chance."""
+        bound = self.arms.get(role)
+        return bound is not None and bound.arm.is_ready
+
+    async def try_arm(
+        self, role: Role, query: str, texts: Sequence[str], *, deadline: float, max_document_tokens: int | None
+    ) -> Tried:
+        """Return what the arm of *role* makes of it; raises nothing but cancellation."""
+        bound = self.arms[role]
+        started_at, began = time.time(), time.perf_counter()
+        try:
+            if not bound.breaker.allows(time.monotonic()):
+                return _failed(bound, role, started_at, 0.0, Outcome.BREAKER, "is spared after several failures")
+            answer = await bound.arm.score(query, texts, deadline=deadline, max_document_tokens=max_document_tokens)
+            check_scores(answer, len(texts))
+        except ProxyError as exc:
+            outcome = outcome_of(exc)
+            if outcome is not Outcome.OVERLOADED:
+                bound.breaker.failed(time.monotonic())
+            seconds = time.perf_counter() - began
+            return _failed(bound, role, started_at, seconds, outcome, _reason(exc), exc.retry_after_seconds)
+        except Exception:  # noqa: BLE001 - whatever an arm throws costs that attempt, never the answer
+            _log.exception("arm.failed", role=role, model=bound.arm.model)
+            bound.breaker.failed(time.monotonic())
+            return _failed(bound, role, started_at, time.perf_counter() - began, Outcome.ERROR, "failed")
+        bound.breaker.succeeded()
+        return self._judged(bound, role, answer, started_at, time.perf_counter() - began)
+
+    def _judged(self, bound: BoundArm, role: Role, answer: ArmAnswer, started_at: float, seconds: float) -> Tried:
+        value = self.doubt.value(answer.logits) if role is Role.CANDIDATE else None
+        is_doubted = value is not None and self.doubt.doubts(value)
+        attempt = Attempt(
+            role=role,
+            model=answer.model,
+            outcome=Outcome.LOW_SCORE if is_doubted else Outcome.OK,
+            started_at=started_at,
+            seconds=seconds,
+            kind=bound.kind,
+            tokens=answer.tokens,
+            output_tokens=answer.output_tokens,
+            cost_dollars=answer.cost_dollars,
+            tokenize_seconds=answer.tokenize_seconds,
+            queue_seconds=answer.queue_seconds,
+            inference_seconds=answer.inference_seconds,
+            statistic=value,
+        )
+        return Tried(attempt, answer, "is not sure enough of its scores" if is_doubted else "")
+
+
+def _failed(
+    bound: BoundArm,
+    role: Role,
+    started_at: float,
+    seconds: float,
+    outcome: Outcome,
+    reason: str,
+    retry_after_seconds: float | None = None,
+) -> Tried:
+    attempt = Attempt(
+        role=role, model=bound.arm.model, outcome=outcome, started_at=started_at, seconds=seconds, kind=bound.kind
+    )
+    return Tried(attempt, None, reason, retry_after_seconds)
+
+
+def _reason(error: ProxyError) -> str:
+    """Return a failure in words that name no foreign exception."""
+    match error:
+        case DeadlineExceeded():
+            return "did not answer in time"
+        case Overloaded():
+            return "is full"
+        case NotReady():
+            return "is not ready"
+        case BackendError():
+            return f"failed: {error.message}"
+        case _:
+            return "failed"

@@ -1,0 +1,95 @@
+"""The ``rerank-canary`` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+import uvloop
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from flags.store import StoreNotStarted
+from proxy.configuration import load
+from proxy.errors import InvalidModel, InvalidSettings
+from proxy.logs import configure_logs
+from proxy.secrets import hash_key, new_key
+
+if TYPE_CHECKING:
+    from proxy.listeners import Listener
+    from proxy.parts import Parts
+    from proxy.settings import Settings
+
+_errors = Console(stderr=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="rerank-canary")
+def main() -> None:
+    """Canary rollout proxy for rerankers."""
+
+
+@main.command()
+@click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file; else $RERANK_CANARY_CONFIG.")
+def serve(file: Path | None) -> None:
+    """Serve data plane and control plane until SIGTERM."""
+    from proxy.server import serve as run  # noqa: PLC0415 - seconds to import, which other commands need not wait for
+
+    settings = _settings(file)
+    configure_logs(settings.telemetry)
+    try:
+        uvloop.run(run(settings, os.environ, _banner))
+    except (InvalidSettings, InvalidModel, StoreNotStarted) as exc:
+        _fail(str(exc))
+
+
+@main.command("check-config")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file; else $RERANK_CANARY_CONFIG.")
+def check_config(file: Path | None) -> None:
+    """Read the configuration as `serve` would, and say what is wrong with it."""
+    _settings(file)
+    click.echo("the configuration is valid")
+
+
+@main.command("new-key")
+def make_key() -> None:
+    """Make a key: the first line for the caller, the second for the configuration."""
+    key = new_key()
+    click.echo(key)
+    click.echo(hash_key(key))
+
+
+def _settings(file: Path | None) -> Settings:
+    try:
+        return load(os.environ, file)
+    except InvalidSettings as exc:
+        _fail(str(exc))
+
+
+def _fail(reason: str) -> NoReturn:
+    _errors.print(f"[bold red]rerank-canary:[/] {reason}", highlight=False)
+    sys.exit(2)
+
+
+def _banner(parts: Parts, data: Listener, control: Listener) -> None:
+    """Say where it listens and what is real."""
+    if not sys.stderr.isatty():
+        return
+    state = parts.gate.state
+    share = "unknown" if state.rollout is None else f"{state.rollout.share_percent} %"
+    table = Table.grid(padding=(0, 2))
+    table.add_row("data plane", f"http://{data.host}:{data.port}", "POST /v1/rerank, docs at /docs")
+    table.add_row("control plane", f"http://{control.host}:{control.port}", "/status /metrics")
+    table.add_row("candidate", share, parts.model_names()[0])
+    table.add_row("flag", state.source, state.flag)
+    if parts.stand_in is not None:
+        table.add_row("[yellow]stand-in[/]", "", "[yellow]no OPENAI_API_KEY: control answers come from a stand-in[/]")
+    _errors.print(Panel(table, title=f"rerank-canary {parts.version}", expand=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""The port between the batcher and whatever runs the model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proxy.engine.pairs import PairEncoder, PairLimits, TokenPair
+
+Logits = NDArray[np.float64]
+
+
+class Engine(Protocol):
+    """Runs one model. Called from one worker thread, never from the event loop."""
+
+    name: str
+    """How it runs, for labels: ``openvino-int8``, ``stock-fp32``."""
+    encoder: PairEncoder
+    limits: PairLimits
+    batch_tokens: int
+    """Tokens of one batch, padding included."""
+
+    def score(self, batches: Sequence[Sequence[TokenPair]]) -> list[Logits]:
+        """Return the raw logits of each batch, in its order; a batch holds rows of similar length.
+
+        Raises:
+            BackendError: the model failed.
+        """
+
+    def close(self) -> None:
+        """Give back what the model holds."""

@@ -1,0 +1,103 @@
+"""Runs an OpenVINO IR on the CPU, without torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import openvino
+from openvino import properties
+from openvino.properties import hint
+
+from proxy.errors import BackendError, InvalidModel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from proxy.engine.base import Logits
+    from proxy.engine.pairs import PairEncoder, PairLimits, TokenPair
+
+_LENGTH_STEP = 8
+"""Rows are padded to a multiple of this: the plug-in keeps a compiled kernel for each shape it has seen."""
+
+
+class OpenVinoEngine:
+    """One compiled model, one stream a core, the batches of a round in parallel."""
+
+    def __init__(
+        self, folder: Path, encoder: PairEncoder, limits: PairLimits, *, threads: int, batch_tokens: int
+    ) -> None:
+        self.encoder = encoder
+        self.limits = limits
+        self.batch_tokens = batch_tokens
+        core = openvino.Core()
+        core.set_property({properties.enable_mmap(): True})
+        try:
+            model = core.read_model(folder / "model.xml")
+            self._inputs = [port.any_name for port in model.inputs]
+            compiled = core.compile_model(model, "CPU", _properties(threads))
+        except RuntimeError as exc:
+            raise InvalidModel(f"{folder}: OpenVINO cannot load it: {str(exc).splitlines()[0]}") from exc
+        _check_ports(folder, self._inputs, compiled)
+        self._queue = openvino.AsyncInferQueue(compiled)
+        self._queue.set_callback(_store)
+        self.name = f"openvino-{_precision(model)}"
+
+    def score(self, batches: Sequence[Sequence[TokenPair]]) -> list[Logits]:
+        """Return the raw logits of each batch."""
+        results: list[Logits] = [np.empty(0)] * len(batches)
+        try:
+            for i, rows in enumerate(batches):
+                self._queue.start_async(self._tensors(rows), (results, i))
+            self._queue.wait_all()
+        except RuntimeError as exc:
+            raise BackendError("the model failed on a batch") from exc
+        return results
+
+    def close(self) -> None:
+        """Wait for what runs."""
+        self._queue.wait_all()
+
+    def _tensors(self, rows: Sequence[TokenPair]) -> dict[str, NDArray[np.int64]]:
+        length = -(-max(len(row) for row in rows) // _LENGTH_STEP) * _LENGTH_STEP
+        length = min(length, self.limits.pair)
+        ids = np.full((len(rows), length), self.encoder.pad_id, dtype=np.int64)
+        mask = np.zeros_like(ids)
+        types = np.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row.ids
+            mask[i, : len(row)] = 1
+            types[i, row.document_start : len(row)] = self.encoder.second_type
+        tensors = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        return {name: tensors[name] for name in self._inputs}
+
+
+def _store(request: openvino.InferRequest, where: tuple[list[Logits], int]) -> None:
+    results, i = where
+    results[i] = np.array(request.get_output_tensor(0).data, dtype=np.float64).reshape(-1)
+
+
+def _properties(threads: int) -> dict[str, object]:
+    chosen: dict[str, object] = {
+        hint.performance_mode(): hint.PerformanceMode.THROUGHPUT,
+        properties.inference_num_threads(): threads,
+        properties.num_streams(): threads,
+    }
+    return chosen
+
+
+def _check_ports(folder: Path, inputs: list[str], compiled: openvino.CompiledModel) -> None:
+    unknown = set(inputs) - {"input_ids", "attention_mask", "token_type_ids"}
+    if unknown or "input_ids" not in inputs:
+        raise InvalidModel(f"{folder}: no text pair model: its inputs are {', '.join(inputs)}")
+    shape = compiled.output(0).get_partial_shape()
+    if len(shape) != 2 or shape[1].is_dynamic or shape[1].get_length() != 1:
+        raise InvalidModel(f"{folder}: no reranker: its output has shape {shape}, not one score a row")
+
+
+def _precision(model: openvino.Model) -> str:
+    kinds = {op.get_type_name() for op in model.get_ordered_ops()}
+    return "int8" if "FakeQuantize" in kinds else "bf16"

@@ -1,0 +1,1 @@
+"""What is done away from the traffic: training, measuring, calibrating."""

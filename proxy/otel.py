@@ -1,0 +1,95 @@
+"""Metrics, spans and the flag event of every request, over OTLP and as a Prometheus page.
+
+Exporters are chosen by the standard OTEL_ variables; without any only the Prometheus page is served.
+They run in threads of the SDK behind bounded queues, so a collector that is down costs nothing but its
+data; what is dropped is counted by the SDK's own ``otel.sdk.*`` metrics. Labels come from closed sets.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Literal
+
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from prometheus_client import CollectorRegistry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Signal = Literal["TRACES", "METRICS", "LOGS"]
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.4, 0.6, 0.8, 1, 1.5, 2.5, 5, 7.5, 10, 20)
+_TOKENS = (64, 256, 1024, 2048, 4096, 8192, 16384, 65536)
+
+
+class OpenTelemetry:
+    """The providers of one process; nothing global."""
+
+    def __init__(self, env: Mapping[str, str], version: str, instance_id: str) -> None:
+        os.environ.setdefault("OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED", "true")
+        resource = Resource.create(
+            {"service.name": "rerank-canary", "service.version": version, "service.instance.id": instance_id}
+            | ({"service.name": env["OTEL_SERVICE_NAME"]} if env.get("OTEL_SERVICE_NAME") else {})
+        )
+        self.registry = CollectorRegistry()
+        readers: list[MetricReader] = [PrometheusMetricReader(scope_info_enabled=False, registry=self.registry)]
+        if protocol := _protocol(env, "METRICS"):
+            readers.append(PeriodicExportingMetricReader(_exporter(protocol, "METRICS", None)))
+        self.meters = MeterProvider(readers, resource=resource, views=_views())
+        self.traces: TracerProvider | None = None
+        if protocol := _protocol(env, "TRACES"):
+            self.traces = TracerProvider(resource=resource, meter_provider=self.meters)
+            exporter = _exporter(protocol, "TRACES", self.meters)
+            self.traces.add_span_processor(BatchSpanProcessor(exporter, meter_provider=self.meters))
+        self.logs: LoggerProvider | None = None
+        if protocol := _protocol(env, "LOGS"):
+            self.logs = LoggerProvider(resource=resource)
+            exporter = _exporter(protocol, "LOGS", self.meters)
+            self.logs.add_log_record_processor(BatchLogRecordProcessor(exporter, meter_provider=self.meters))
+
+    def close(self) -> None:
+        """Send what is left, for as long as the exporters' own timeouts allow. Blocks."""
+        for provider in (self.traces, self.logs, self.meters):
+            if provider is not None:
+                provider.shutdown()
+
+
+def _protocol(env: Mapping[str, str], signal: Signal) -> str | None:
+    """Return ``grpc`` or ``http/protobuf``; None where nothing says that this signal is to be exported."""
+    if env.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return None
+    chosen = env.get(f"OTEL_{signal}_EXPORTER")
+    has_endpoint = f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT" in env or "OTEL_EXPORTER_OTLP_ENDPOINT" in env
+    if (chosen or ("otlp" if has_endpoint else "none")) != "otlp":
+        return None
+    general = env.get("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    return env.get(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", general)
+
+
+def _exporter(protocol: str, signal: Signal, meters: MeterProvider | None) -> Any:
+    """Return the exporter of one signal; it reads the rest of its OTEL_ variables itself."""
+    if protocol == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter  # noqa: PLC0415 - gRPC is slow to load
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    else:
+        from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter  # type: ignore[assignment]  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # type: ignore[assignment]  # noqa: PLC0415
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # type: ignore[assignment]  # noqa: PLC0415
+    kinds: dict[str, Any] = {"TRACES": OTLPSpanExporter, "METRICS": OTLPMetricExporter, "LOGS": OTLPLogExporter}
+    return kinds[signal](meter_provider=meters) if meters else kinds[signal]()
+
+
+def _views() -> list[View]:
+    return [
+        View(instrument_unit="s", aggregation=ExplicitBucketHistogramAggregation(_SECONDS)),
+        View(instrument_unit="{token}", aggregation=ExplicitBucketHistogramAggregation(_TOKENS)),
+    ]

@@ -1,0 +1,272 @@
+"""Everything one process is made of, put together in one place."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
+
+import structlog
+
+from flags.file_gate import FileGate, write_flag_file
+from flags.store import EmbeddedValkey, connect
+from flags.unleash import UnleashGate
+from proxy.arms.cross_encoder import CrossEncoderArm
+from proxy.arms.llm import LlmArm
+from proxy.arms.remote import RemoteArm
+from proxy.attempts import BoundArm, Trier
+from proxy.breaker import Breaker
+from proxy.budget import FallbackBudget
+from proxy.doubt import Doubt, doubt_of
+from proxy.errors import Overloaded
+from proxy.exchange import Exchange
+from proxy.exposure import Role
+from proxy.keys import Keys, token_of
+from proxy.observers import BudgetObserver, LogObserver, Observers
+from proxy.otel import OpenTelemetry
+from proxy.otel_observer import OtelObserver
+from proxy.secrets import read_or_create
+from proxy.service import Service
+from proxy.settings import CrossEncoderBackend, LlmBackend
+from proxy.stand_in import StandIn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from flags.gate import Gate
+    from proxy.arms.base import Arm
+    from proxy.settings import Backend, Settings
+
+_log = structlog.get_logger(__name__)
+
+
+class InFlight:
+    """Counts requests under way, and says no above a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        """Enter one request.
+
+        Raises:
+            Overloaded: there are too many.
+        """
+        if self.count >= self._limit:
+            raise Overloaded("too many requests are under way", retry_after_seconds=1)
+        self.count += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave."""
+        self.count -= 1
+
+
+class Parts:
+    """One process. Built without side effects on the world, started and closed explicitly."""
+
+    def __init__(self, settings: Settings, env: Mapping[str, str], arms: Mapping[str, Arm] | None = None) -> None:
+        self.settings = settings
+        self.version = version("rerank-canary")
+        self.instance_id = uuid4().hex[:12]
+        self.salt = (settings.identity.salt.reveal() if settings.identity.salt else self._secret("salt")).encode()
+        self.keys = Keys(
+            settings.auth, settings.auth.control_tokens or [token_of("local", self._secret("control.token"))]
+        )
+        self.gate = self._make_gate()
+        self.stand_in: StandIn | None = None
+        self.arms = dict(arms) if arms is not None else self._make_arms()
+        self.trier = Trier(self._bind())
+        self.budget = FallbackBudget(settings.fallback)
+        self.embedded = None if settings.store.url else EmbeddedValkey(settings.data_dir / "store")
+        url = settings.store.url.reveal() if settings.store.url else self.embedded.url if self.embedded else ""
+        self.store = connect(url, settings.store.timeout_seconds)
+        self.exchange = Exchange(self.store, settings.store.prefix, self.budget, embedded=self.embedded)
+        self.otel = OpenTelemetry(env, self.version, self.instance_id)
+        self.telemetry = OtelObserver(self.otel)
+        self.observers = Observers([BudgetObserver(self.budget), self.telemetry, LogObserver()])
+        self.service = Service(settings, self.gate, self.trier, self.budget, self.observers.observe)
+        self.in_flight = InFlight(settings.server.max_connections)
+        self.is_draining = False
+        self._export_gauges()
+
+    def _secret(self, name: str) -> str:
+        return read_or_create(self.settings.data_dir / name)
+
+    def _make_gate(self) -> Gate:
+        flag = self.settings.flag
+        if flag.url:
+            return UnleashGate(
+                url=flag.url,
+                token=flag.token.reveal() if flag.token else "",
+                flag=flag.key,
+                cache_file=self.settings.data_dir / "unleash-cache.json",
+                bootstrap=flag.bootstrap,
+                environment=flag.environment,
+                instance_id=self.instance_id,
+                poll_seconds=flag.poll_seconds,
+                timeout_seconds=flag.timeout_seconds,
+            )
+        file = flag.file or self.settings.data_dir / "flags.json"
+        if flag.file is None and not file.exists():
+            write_flag_file(file, flag.key, flag.initial_share_percent)
+        return FileGate(file, flag.key)
+
+    def _make_arms(self) -> dict[str, Arm]:
+        roles = self.settings.arms
+        names = {roles.control, roles.fallback} | ({roles.candidate} if roles.use_candidate else set())
+        return {name: self._make_arm(self.settings.backend(name)) for name in sorted(names)}
+
+    def _make_arm(self, backend: Backend) -> Arm:
+        if isinstance(backend, CrossEncoderBackend):
+            return CrossEncoderArm(backend)
+        if isinstance(backend, LlmBackend):
+            if backend.api_key or backend.base_url:
+                return LlmArm(backend)
+            self.stand_in = self.stand_in or StandIn(backend.stand_in_delay_seconds)
+            return LlmArm(backend, stand_in_url=self.stand_in.url)
+        return RemoteArm(backend)
+
+    def _bind(self) -> dict[Role, BoundArm]:
+        """Bind roles to back ends; roles of one back end share its breaker."""
+        rules = self.settings.fallback
+        roles = self.settings.arms
+        bound = {
+            name: BoundArm(
+                arm, _kind(self.settings.backend(name)), Breaker(rules.breaker_failures, rules.breaker_seconds)
+            )
+            for name, arm in self.arms.items()
+        }
+        wanted = {Role.CONTROL: roles.control, Role.CANDIDATE: roles.candidate, Role.FALLBACK: roles.fallback}
+        return {role: bound[name] for role, name in wanted.items() if name in bound}
+
+    async def start(self) -> None:
+        """Start everything; what may come up later (flag server, store) is not waited for.
+
+        Raises:
+            InvalidModel, InvalidSettings: the arms can never serve as configured.
+            StoreNotStarted: the embedded store did not come up.
+        """
+        if self.embedded is not None:
+            await self.embedded.start()
+        if self.stand_in is not None:
+            await self.stand_in.start()
+        await self.gate.start()
+        await asyncio.gather(*(arm.start() for arm in self.arms.values()))
+        self.trier.doubt = self._make_doubt()
+        self.exchange.start()
+
+    def _make_doubt(self) -> Doubt:
+        candidate = self.arms.get(self.settings.arms.candidate)
+        if not isinstance(candidate, CrossEncoderArm):
+            return Doubt()
+        return doubt_of(self.settings.fallback, candidate.loaded)
+
+    async def close(self) -> None:
+        """Close in the order of a shutdown: flush what was counted, then the clients, telemetry last."""
+        await self.exchange.close()
+        await asyncio.gather(*(arm.close() for arm in self.arms.values()))
+        await self.gate.close()
+        if self.stand_in is not None:
+            await self.stand_in.close()
+        await self.store.aclose()
+        if self.embedded is not None:
+            await self.embedded.close()
+        await asyncio.to_thread(self.otel.close)
+
+    def readiness(self) -> dict[str, bool]:
+        """Return what has to be true before requests are sent here."""
+        checks = {"not_draining": not self.is_draining}
+        for role, bound in self.trier.arms.items():
+            checks[f"{role}_ready"] = bound.arm.is_ready
+        return checks
+
+    def model_names(self) -> list[str]:
+        """Return the models of the roles, the candidate's first."""
+        order = (Role.CANDIDATE, Role.CONTROL, Role.FALLBACK)
+        names = [self.trier.arms[role].arm.model for role in order if role in self.trier.arms]
+        return list(dict.fromkeys(names))
+
+    def max_input_tokens(self) -> int:
+        """Return how many tokens of query and document the candidate reads."""
+        candidate = self.arms.get(self.settings.arms.candidate)
+        return candidate.loaded.engine.limits.pair if isinstance(candidate, CrossEncoderArm) else 512
+
+    def status(self) -> dict[str, Any]:
+        """Return what an operator asks first."""
+        now = time.time()
+        state = self.gate.state
+        spend = self.budget.last_hour(now)
+        return {
+            "version": self.version,
+            "instance_id": self.instance_id,
+            "flag": {
+                "key": state.flag,
+                "source": state.source,
+                "rollout": state.rollout,
+                "age_seconds": state.age_seconds(now),
+                "error": state.error,
+            },
+            "roles": {
+                role.value: {
+                    "model": bound.arm.model,
+                    "is_ready": bound.arm.is_ready,
+                    "is_breaker_open": bound.breaker.is_open,
+                }
+                for role, bound in self.trier.arms.items()
+            },
+            "fallback": {
+                "statistic": self.trier.doubt.statistic,
+                "threshold": self.trier.doubt.threshold,
+                "last_hour": spend,
+                "budget_exceeded": self.budget.exceeded(now),
+            },
+            "store": {"embedded": self.embedded is not None, "error": self.exchange.error},
+            "in_flight": self.in_flight.count,
+            "checks": self.readiness(),
+        }
+
+    def _export_gauges(self) -> None:
+        """Export what is a state rather than an event."""
+        gauge = self.telemetry.gauge
+
+        def freshness() -> Iterable[tuple[float, dict[str, str]]]:
+            age = self.gate.state.age_seconds(time.time())
+            return [] if age is None else [(age, {})]
+
+        def share() -> Iterable[tuple[float, dict[str, str]]]:
+            rollout = self.gate.state.rollout
+            return [] if rollout is None else [(rollout.share_percent if rollout.is_enabled else 0, {})]
+
+        def breakers() -> Iterable[tuple[float, dict[str, str]]]:
+            return [(float(b.breaker.is_open), {"rerank.role": role.value}) for role, b in self.trier.arms.items()]
+
+        def ready() -> Iterable[tuple[float, dict[str, str]]]:
+            return [(float(b.arm.is_ready), {"rerank.role": role.value}) for role, b in self.trier.arms.items()]
+
+        def waiting() -> Iterable[tuple[float, dict[str, str]]]:
+            return [(arm.waiting, {}) for arm in self.arms.values() if isinstance(arm, CrossEncoderArm)]
+
+        def failures() -> Iterable[tuple[float, dict[str, str]]]:
+            return [(count, {"rerank.observer": name}) for name, count in self.observers.failures.items()]
+
+        gauge("rerank.flag.age", "s", "Seconds since the flag's source last confirmed its state", freshness)
+        gauge("rerank.flag.share", "%", "Share of the users that the flag gives to the candidate", share)
+        gauge("rerank.breaker.open", "1", "1 while an arm is spared after failures", breakers)
+        gauge("rerank.arm.ready", "1", "1 while an arm can serve", ready)
+        gauge("rerank.queue.documents", "{document}", "Documents waiting for the model", waiting)
+        gauge("rerank.observer.failures", "{failure}", "Records lost to a failing observer", failures)
+        gauge("rerank.requests.in_flight", "{request}", "Requests under way", lambda: [(self.in_flight.count, {})])
+        gauge(
+            "rerank.store.up",
+            "1",
+            "1 while the shared store answers",
+            lambda: [(float(self.exchange.error is None), {})],
+        )
+
+
+def _kind(backend: Backend) -> str:
+    return str(backend.__struct_config__.tag)

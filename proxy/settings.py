@@ -1,0 +1,299 @@
+"""Everything that can be configured, with bounds and units.
+
+One TOML file, then ``RERANK_CANARY__SECTION__FIELD`` variables, then the swap-out plan's own toggles;
+the later wins. A name that is unknown or a value out of bounds stops the start, and is named.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, field
+
+from flags.vocabulary import Arm
+from proxy.secrets import Secret
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the file."""
+
+
+class Server(_Section, frozen=True):
+    """Where the two planes listen."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    control_host: str = "127.0.0.1"
+    control_port: Port = 8081
+    drain_seconds: Annotated[float, Meta(ge=0)] = 0.5
+    """After SIGTERM: how long new requests are still taken while readiness already says no."""
+    grace_seconds: Seconds = 20.0
+    """After that: how long running requests may take to finish."""
+    max_connections: Count = 2048
+    """Requests in flight on the data plane before the next is answered 503."""
+
+
+class Limits(_Section, frozen=True):
+    """What one request may bring. Over a limit nothing reaches an arm."""
+
+    max_documents: Count = 1000
+    max_queries: Count = 32
+    """Distinct queries of one ``/score`` request; each is a ranking of its own."""
+    max_body_bytes: Count = 16 * 1024 * 1024
+    max_document_bytes: Count = 2 * 1024 * 1024
+    max_query_bytes: Count = 64 * 1024
+    max_tokens: Count = 2_000_000
+    """Tokens of query and documents together, counted with the language model's own encoding."""
+
+
+class ControlToken(_Section, frozen=True):
+    """A named actor on the control plane."""
+
+    name: str
+    key: str
+    """``sha256:...`` as printed by ``rerank-canary new-key``."""
+    role: Literal["viewer", "operator", "admin"] = "viewer"
+
+
+class Auth(_Section, frozen=True):
+    """Keys of both planes, never in clear."""
+
+    data_keys: tuple[str, ...] = ()
+    """``sha256:...`` each. Empty: anybody may call, which needs a loopback host or `allow_anonymous`."""
+    allow_anonymous: bool = False
+    control_tokens: tuple[ControlToken, ...] = ()
+    """Empty: one admin token is made at the first start and kept in the data directory."""
+
+
+class Identity(_Section, frozen=True):
+    """Who the user is: the first source that gives a value."""
+
+    user: tuple[str, ...] = ("header:X-User-Id", "header:X-OpenWebUI-User-Id", "body:user")
+    """``header:NAME`` or ``body:NAME``. None gives a value: a hash of the API key and the query."""
+    session: tuple[str, ...] = ("header:X-Session-Id",)
+    properties: dict[str, str] = field(default_factory=lambda: {"client": "header:X-Client-Name"})
+    """Unleash property → source, for constraints and segments."""
+    salt: Secret | None = None
+    """Hashes user ids before they are stored or exported. None: one is kept in the data directory."""
+
+
+class Flag(_Section, frozen=True):
+    """The flag that holds the percentage."""
+
+    key: str = "rerank-canary"
+    url: str | None = None
+    """Base URL of an Unleash server with ``/api``. None: a file in Unleash's format."""
+    token: Secret | None = None
+    environment: str = "default"
+    file: Path | None = None
+    """None: ``flags.json`` in the data directory, made at the first start."""
+    initial_share_percent: Annotated[int, Meta(ge=0, le=100)] = 5
+    """What a flag file made at the first start says."""
+    bootstrap: Path | None = None
+    """A flag state to begin with where the Unleash server was never reached."""
+    poll_seconds: Annotated[int, Meta(ge=1)] = 1
+    timeout_seconds: Seconds = 2.0
+
+
+class CrossEncoderBackend(_Section, frozen=True, tag_field="kind", tag="cross-encoder"):
+    """A cross-encoder in this process."""
+
+    model: str = "shipped"
+    """``shipped``, a folder, or the name of a sentence-transformers CrossEncoder."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    engine: Literal["auto", "openvino", "stock"] = "auto"
+    """How it runs. ``auto``: OpenVINO where the folder holds an IR, else `CrossEncoder.predict`."""
+    batch: Count = 16
+    """Rows of one batch of the stock engine (the plan's RERANK_BATCH)."""
+    batch_tokens: Count = 1024
+    """Tokens of one batch of the other engines, padding included."""
+    threads: Annotated[int, Meta(ge=0)] = 0
+    """CPU threads of the model. 0: one per core."""
+    max_tokens: Annotated[int, Meta(ge=16)] | None = None
+    """Tokens of query and document together. None: what the model was made for."""
+    max_query_tokens: Annotated[int, Meta(ge=8)] = 128
+    """The query is kept whole up to this; documents get the rest."""
+    long_documents: Literal["cut", "windows"] = "cut"
+    """Cut at the limit, or score overlapping windows and take the best."""
+    queue_documents: Count = 5000
+    """Documents waiting for the model before a request is answered 429."""
+    cache_entries: Annotated[int, Meta(ge=0)] = 50_000
+    """Scores of (query, document) pairs kept in memory. 0: none."""
+    trust_remote_code: bool = False
+
+
+class Price(_Section, frozen=True):
+    """Dollars a million tokens."""
+
+    input: Annotated[float, Meta(ge=0)]
+    output: Annotated[float, Meta(ge=0)]
+    cached_input: Annotated[float, Meta(ge=0)] | None = None
+    """None: as `input`."""
+
+
+_GPT_4O_MINI = Price(input=0.15, cached_input=0.075, output=0.60)
+
+
+class LlmBackend(_Section, frozen=True, tag_field="kind", tag="llm"):
+    """A language model behind an OpenAI-compatible endpoint."""
+
+    model: str = "gpt-4o-mini"
+    base_url: str | None = None
+    """None: OpenAI's. Without an API key and without this, the stand-in answers."""
+    api_key: Secret | None = None
+    timeout_seconds: Seconds = 30.0
+    max_context_tokens: Count = 120_000
+    """Longer prompts are split into overlapping windows."""
+    window_overlap: Annotated[int, Meta(ge=0)] = 2
+    """Documents that two neighbouring windows share; their scores are averaged."""
+    max_document_tokens: Count = 512
+    """Documents are cut at this with the model's own encoding."""
+    max_query_tokens: Count = 512
+    concurrency: Count = 64
+    """Requests in flight before the next is answered 429."""
+    prices: dict[str, Price] = field(
+        default_factory=lambda: {"gpt-4o-mini": _GPT_4O_MINI, "gpt-4o-mini-2024-07-18": _GPT_4O_MINI}
+    )
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = 0.0
+    """None: not sent, for models that take none."""
+    seed: int | None = 7
+    stand_in_delay_seconds: Annotated[float, Meta(ge=0)] = 1.0
+    """Median delay of the stand-in."""
+
+
+class RemoteBackend(_Section, frozen=True, tag_field="kind", tag="remote"):
+    """A reranking server as an arm."""
+
+    api: Literal["tei", "infinity", "vllm", "cohere", "jina"]
+    base_url: str
+    """Without the path: ``/rerank``, ``/v1/rerank`` or ``/v2/rerank`` is added as the API has it."""
+    model: str | None = None
+    api_key: Secret | None = None
+    max_batch_documents: Count | None = None
+    """None: what the server says of itself, or its default (TEI: 32)."""
+    timeout_seconds: Seconds = 10.0
+    on_overload: Literal["pass", "absorb"] = "absorb"
+    """A 429 of the server: pass it on to the caller, or wait and try again within the deadline."""
+    max_document_tokens: Count = 512
+    tokenizer: str = "shipped"
+    """A folder with a ``tokenizer.json``, to cut documents as the server's model would."""
+    concurrency: Count = 64
+    dollars_per_search: Annotated[float, Meta(ge=0)] = 0.0
+
+
+Backend = CrossEncoderBackend | LlmBackend | RemoteBackend
+
+
+class Arms(_Section, frozen=True):
+    """Roles, bound to back ends by name."""
+
+    control: str = "gpt"
+    candidate: str = "cross-encoder"
+    fallback: str = "gpt"
+    """Answers when the candidate cannot, or doubts."""
+    use_candidate: bool = True
+    """False: everybody gets control, whatever the flag says (the plan's USE_CROSS_ENCODER)."""
+    top_n: Count | None = None
+    """Results of a request that asks for no number (the plan's TOP_N). None: all."""
+
+
+class Deadline(_Section, frozen=True):
+    """One deadline a request, shared by every arm that works on it."""
+
+    total_seconds: Seconds = 15.0
+    candidate_seconds: Seconds = 3.0
+    """When the candidate is given up, so that the fallback has the rest."""
+    reserve_seconds: Seconds = 1.0
+    """What is kept of the total for the candidate when control fails."""
+
+
+class Fallback(_Section, frozen=True):
+    """When the fallback arm answers for the candidate, and how often it may."""
+
+    statistic: Literal["top1", "mean", "margin"] = "top1"
+    """top1: calibrated probability of the best document. mean: mean logit. margin: best logit minus the k-th."""
+    margin_k: Annotated[int, Meta(ge=2)] = 2
+    threshold: float | None = None
+    """Below it the fallback answers. None: what the model's calibration says, or never."""
+    max_share: Share = 0.2
+    """Low scores that may fall back, as a share of the candidate's requests of the last hour."""
+    max_dollars_per_hour: Annotated[float, Meta(ge=0)] = 10.0
+    min_requests: Count = 20
+    """`max_share` counts from this many candidate requests on."""
+    on_control_failure: Literal["candidate", "error"] = "candidate"
+    """What answers when control fails, before the last resort."""
+    last_resort: Literal["error", "received"] = "error"
+    """When no arm can rank: 503, or the order received, marked as such."""
+    breaker_failures: Count = 5
+    """Failures of an arm in a row that open its breaker."""
+    breaker_seconds: Seconds = 10.0
+    """How long an open breaker spares the arm before one request may try it again."""
+
+
+class Wire(_Section, frozen=True):
+    """Where dialects leave a choice."""
+
+    empty_documents: Literal["accept", "reject"] = "accept"
+    """An empty list of documents: 200 with no results, or an error."""
+    return_documents: bool | None = None
+    """Where the request does not say. None: as the dialect does (Cohere no, Jina yes)."""
+    document_as_string: bool = False
+    """Infinity's shape: ``document`` is the text itself, not an object."""
+    dialects: dict[str, str] = {}
+    """Path, or hashed key, → dialect, where detection must not decide."""
+
+
+class Store(_Section, frozen=True):
+    """The one shared store."""
+
+    url: Secret | None = None
+    """``redis://``, ``rediss://`` or ``unix://``. None: a Valkey child process in the data directory."""
+    prefix: str = "rerank-canary"
+    timeout_seconds: Seconds = 0.5
+
+
+class Telemetry(_Section, frozen=True):
+    """What people look at. OTLP is configured by the standard OTEL_ variables."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """auto: console on a terminal, JSON elsewhere."""
+    trace_queue: Count = 2048
+
+
+class Settings(_Section, frozen=True):
+    """All of it."""
+
+    data_dir: Path = Path("var")
+    server: Server = Server()
+    limits: Limits = Limits()
+    auth: Auth = Auth()
+    identity: Identity = Identity()
+    flag: Flag = Flag()
+    arms: Arms = Arms()
+    backends: dict[str, Backend] = {}
+    deadline: Deadline = Deadline()
+    fallback: Fallback = Fallback()
+    wire: Wire = Wire()
+    store: Store = Store()
+    telemetry: Telemetry = Telemetry()
+
+    def backend(self, name: str) -> Backend:
+        """Return the back end called *name*; ``gpt`` and ``cross-encoder`` are there unless redefined.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        defaults: dict[str, Backend] = {"gpt": LlmBackend(), "cross-encoder": CrossEncoderBackend()}
+        return (defaults | self.backends)[name]
+
+    def role(self, arm: Arm) -> str:
+        """Return the name of the back end that plays *arm*."""
+        return self.arms.candidate if arm is Arm.CANDIDATE else self.arms.control

@@ -1,0 +1,193 @@
+"""What every dialect is read into and written from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import msgspec
+
+from proxy.errors import InvalidRequest, MalformedBody
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from proxy.errors import ProxyError
+    from proxy.settings import Wire
+
+Document = str | dict[str, Any]
+"""A document as clients send it: its text, or an object that holds it."""
+
+_T = TypeVar("_T")
+
+
+class RerankCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One ranking asked for, whatever the dialect."""
+
+    query: str
+    documents: tuple[str, ...]
+    """The texts to rank, in the order received."""
+    echoes: tuple[dict[str, Any], ...] = ()
+    """What is sent back for each document on request; empty: ``{"text": ...}``."""
+    documents_field: str = "documents"
+    top_n: int | None = None
+    """Results wanted; None: all, or what the configuration says."""
+    return_documents: bool = False
+    raw_scores: bool = False
+    truncate: bool = True
+    """False: a document that is too long is an error, not cut."""
+    max_tokens_per_doc: int | None = None
+    model: str | None = None
+    body_fields: dict[str, str] = {}
+    """Top-level strings of the body that can name the user."""
+    warnings: tuple[str, ...] = ()
+
+    def echo(self, index: int) -> dict[str, Any]:
+        """Return what is sent back for one document."""
+        return self.echoes[index] if self.echoes else {"text": self.documents[index]}
+
+
+class Ranked(msgspec.Struct, frozen=True):
+    """One document in its place."""
+
+    index: int
+    score: float
+    """In [0, 1], strictly falling with the rank."""
+    logit: float
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """One ranking given."""
+
+    request_id: str
+    model: str
+    results: tuple[Ranked, ...]
+    """Best first, cut to `top_n`."""
+    tokens: int = 0
+    """Tokens that the serving arm read."""
+    created: int = 0
+    """Unix seconds."""
+    warnings: tuple[str, ...] = ()
+
+
+class Dialect(Protocol):
+    """One way to ask for a ranking. Implementations hold no state."""
+
+    name: str
+    request_type: type[msgspec.Struct]
+    response_type: Any
+
+    def read(self, body: bytes, wire: Wire) -> RerankCall:
+        """Return what *body* asks for.
+
+        Raises:
+            MalformedBody: it is no JSON.
+            InvalidRequest: a field is missing, of the wrong type or out of bounds; names the field.
+        """
+
+    def write(self, call: RerankCall, reply: Reply, wire: Wire) -> object:
+        """Return the body of a 200, ready to be encoded."""
+
+    def write_error(self, error: ProxyError, request_id: str) -> tuple[int, object]:
+        """Return status and body of a failure."""
+
+
+def decode(body: bytes, kind: type[_T]) -> _T:
+    """Decode a JSON body.
+
+    Raises:
+        MalformedBody: it is no JSON.
+        InvalidRequest: it does not fit *kind*; names the field.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as exc:
+        reason, _, place = str(exc).partition(" - at `$")
+        where = place.strip("`").lstrip(".") or None
+        raise InvalidRequest(f"{where}: {reason}" if where else reason, field=where) from exc
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        raise MalformedBody(f"The body is not valid JSON: {exc}") from exc
+
+
+def checked_query(query: str, field: str = "query") -> str:
+    """Return *query* unless it is blank.
+
+    Raises:
+        InvalidRequest: it is blank.
+    """
+    if not query or query.isspace():
+        raise InvalidRequest(f"{field}: must not be empty", field=field)
+    return query
+
+
+def checked_top_n(top_n: int | None, field: str = "top_n") -> int | None:
+    """Return *top_n*, None for 0: clients that send it mean "all".
+
+    Raises:
+        InvalidRequest: it is negative.
+    """
+    if top_n is not None and top_n < 0:
+        raise InvalidRequest(f"{field}: must be at least 1", field=field)
+    return top_n or None
+
+
+def checked_documents(count: int, wire: Wire, field: str = "documents") -> None:
+    """Pass over an empty list unless the configuration rejects it.
+
+    Raises:
+        InvalidRequest: it is empty and must not be.
+    """
+    if not count and wire.empty_documents == "reject":
+        raise InvalidRequest(f"{field}: must not be empty", field=field)
+
+
+def texts_of(documents: Sequence[Document], rank_fields: Sequence[str] = (), field: str = "documents") -> list[str]:
+    """Return the text of each document: the string, its ``text``, or its *rank_fields*, one a line.
+
+    Raises:
+        InvalidRequest: an object has none of them, or no string there.
+    """
+    texts = []
+    for i, document in enumerate(documents):
+        if isinstance(document, str):
+            texts.append(document)
+        elif rank_fields and any(name in document for name in rank_fields):
+            texts.append("\n".join(f"{name}: {document[name]}" for name in rank_fields if name in document))
+        elif isinstance(text := document.get("text"), str):
+            texts.append(text)
+        else:
+            raise InvalidRequest(f"{field}[{i}].text: must be a string", field=f"{field}[{i}].text")
+    return texts
+
+
+def echoes_of(documents: Sequence[Document], texts: Sequence[str]) -> tuple[dict[str, Any], ...]:
+    """Return what is sent back for each document: its other fields kept, ``text`` always there."""
+    if all(isinstance(document, str) for document in documents):
+        return ()
+    return tuple(
+        {"text": text} if isinstance(document, str) else {"text": text, **document}
+        for document, text in zip(documents, texts, strict=True)
+    )
+
+
+def document_of(call: RerankCall, index: int, wire: Wire) -> str | dict[str, Any] | msgspec.UnsetType:
+    """Return the ``document`` of a result; unset where none was asked for: clients choke on a null."""
+    if not call.return_documents:
+        return msgspec.UNSET
+    return call.documents[index] if wire.document_as_string else call.echo(index)
+
+
+def error_body(error: ProxyError, request_id: str) -> dict[str, Any]:
+    """Return one body that Cohere (message), Jina and Voyage (detail) and vLLM (error) clients all read."""
+    return {
+        "id": request_id,
+        "message": error.message,
+        "detail": error.message,
+        "type": error.code,
+        "code": error.code,
+        "error": {"message": error.message, "type": error.code, "param": error.field, "code": error.code},
+    }
+
+
+def user_fields(fields: Mapping[str, str | msgspec.UnsetType | None]) -> dict[str, str]:
+    """Return those fields of a body that hold text."""
+    return {name: value for name, value in fields.items() if isinstance(value, str) and value}

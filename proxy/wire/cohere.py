@@ -1,0 +1,86 @@
+"""Cohere's dialects, v1 and v2; v2 takes what LiteLLM and others send to it beyond its own fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from proxy.errors import InvalidRequest
+from proxy.wire.canonical import (
+    Document,
+    Reply,
+    RerankCall,
+    checked_documents,
+    checked_query,
+    checked_top_n,
+    decode,
+    echoes_of,
+    error_body,
+    texts_of,
+    user_fields,
+)
+from proxy.wire.jina import RerankResponse, envelope
+
+if TYPE_CHECKING:
+    from proxy.errors import ProxyError
+    from proxy.settings import Wire
+
+
+class CohereRequest(msgspec.Struct, kw_only=True):
+    """``POST /v1/rerank`` and ``/v2/rerank`` as the cohere SDKs 5 to 7 send them; null means absent."""
+
+    query: str
+    documents: list[Document]
+    model: str | None = None
+    top_n: int | None = None
+    rank_fields: list[str] | None = None
+    return_documents: bool | None = None
+    max_chunks_per_doc: int | None = None
+    max_tokens_per_doc: int | None = None
+    priority: int | None = None
+    relevant_spans: dict[str, Any] | None = None
+    user: str | None = None
+
+
+class CohereDialect:
+    """Returns no documents unless asked to; answers a broken rule 400."""
+
+    request_type: type[msgspec.Struct] = CohereRequest
+    response_type: Any = RerankResponse
+
+    def __init__(self, version: str) -> None:
+        self.name = f"cohere-v{version}"
+        self._version = version
+
+    def read(self, body: bytes, wire: Wire) -> RerankCall:
+        """Return what *body* asks for."""
+        asked = decode(body, CohereRequest)
+        checked_documents(len(asked.documents), wire)
+        texts = texts_of(asked.documents, asked.rank_fields or ())
+        spans = asked.relevant_spans is not None and asked.relevant_spans.get("mode") == "enabled"
+        return RerankCall(
+            query=checked_query(asked.query),
+            documents=tuple(texts),
+            echoes=echoes_of(asked.documents, texts),
+            top_n=checked_top_n(asked.top_n),
+            return_documents=bool(wire.return_documents if asked.return_documents is None else asked.return_documents),
+            max_tokens_per_doc=_positive(asked.max_tokens_per_doc, "max_tokens_per_doc"),
+            model=asked.model,
+            body_fields=user_fields({"user": asked.user}),
+            warnings=("relevant_spans are not supported and were left out",) if spans else (),
+        )
+
+    def write(self, call: RerankCall, reply: Reply, wire: Wire) -> object:
+        """Return the common envelope."""
+        return envelope(call, reply, wire, self._version)
+
+    def write_error(self, error: ProxyError, request_id: str) -> tuple[int, object]:
+        """Return status and a body with ``message``."""
+        return error.status, error_body(error, request_id)
+
+
+def _positive(value: int | None, field: str) -> int | None:
+    if value is not None and value < 1:
+        raise InvalidRequest(f"{field}: must be at least 1", field=field)
+    return value
