@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+
 from flags.rollout import Rollout
 
 if TYPE_CHECKING:

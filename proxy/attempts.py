@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import msgspec
 import structlog
 
-from proxy.arms.base import ArmAnswer
+from proxy.arms.base import Arm, ArmAnswer
+from proxy.breaker import Breaker
 from proxy.doubt import Doubt
 from proxy.errors import BackendError, DeadlineExceeded, NotReady, Overloaded, ProxyError
 from proxy.exposure import Attempt, Outcome, Role, outcome_of
 from proxy.ranking import check_scores
-from proxy.breaker import Breaker
-from proxy.arms.base import Arm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

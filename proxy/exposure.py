@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 import msgspec
 
-from proxy.errors import BackendError, DeadlineExceeded, InvalidAnswer, InvalidScores, Overloaded
 from flags.vocabulary import Assignment
+from proxy.errors import BackendError, DeadlineExceeded, InvalidAnswer, InvalidScores, Overloaded
 
 
 class Role(StrEnum):

@@ -11,9 +11,9 @@ import msgspec
 from flags.vocabulary import Arm, Assignment, Reason
 from proxy.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded, ProxyError
 from proxy.exposure import Exposure, Outcome, Role
+from proxy.identity import Identified
 from proxy.ranking import Distinct, as_received, distinct, rank
 from proxy.wire.canonical import Ranked, Reply
-from proxy.identity import Identified
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from proxy.engine.base import Engine
 from proxy.engine.calibration import Calibration, read_calibration
 from proxy.engine.model_folder import IR_FILE, find_folder, read_facts, revision_of
 from proxy.engine.openvino_engine import OpenVinoEngine
 from proxy.engine.pairs import PairEncoder, PairLimits
 from proxy.engine.stock import StockEngine
 from proxy.errors import InvalidModel
-from proxy.engine.base import Engine
 
 if TYPE_CHECKING:
     from pathlib import Path
