@@ -66,6 +66,7 @@ def read_rollout(state: bytes | str, flag: str) -> Rollout | None:
 
     Raises:
         InvalidFlags: *state* is no such document; the message names the place.
+
     """
     try:
         features = msgspec.json.decode(state, type=_ClientFeatures).features

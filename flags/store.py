@@ -72,6 +72,7 @@ class EmbeddedValkey:
 
         Raises:
             StoreNotStarted: it did not, or another process works in this folder.
+
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         self._take_lock()

@@ -155,6 +155,7 @@ class UnleashGate:
 
         Raises:
             InvalidFlags: the body is no flag state; the SDK then keeps the one it has.
+
         """
         if FEATURES_URL not in response.url:
             return

@@ -40,6 +40,7 @@ def load(env: Mapping[str, str], file: Path | None = None) -> Settings:
 
     Raises:
         InvalidSettings: the file cannot be read, or a setting is unknown, out of bounds or at odds with another.
+
     """
     raw = _read_file(file or _file_of(env))
     _set_variables(raw, env)

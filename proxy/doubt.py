@@ -40,6 +40,7 @@ def doubt_of(settings: Fallback, model: LoadedModel) -> Doubt:
     Raises:
         InvalidSettings: the model's scores cannot reach the threshold, so that every request would fall
             back, or can never be under it, so that none would.
+
     """
     low, high = reachable(settings.statistic, model.calibration, model.probes)
     known = model.calibration.statistics.get(settings.statistic)

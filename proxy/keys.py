@@ -35,6 +35,7 @@ class Keys:
 
         Raises:
             Unauthorized: there are keys, and this is none of them.
+
         """
         if self._data and not matches_any(key, self._data):
             raise Unauthorized("no valid API key: send it as `Authorization: Bearer ...`")
@@ -53,6 +54,7 @@ class Keys:
         Raises:
             Unauthorized: the key is unknown.
             Forbidden: its role may not do this.
+
         """
         actor = self.actor(key)
         if actor is None:

@@ -54,6 +54,7 @@ class InFlight:
 
         Raises:
             Overloaded: there are too many.
+
         """
         if self.count >= self._limit:
             raise Overloaded("too many requests are under way", retry_after_seconds=1)
@@ -149,6 +150,7 @@ class Parts:
         Raises:
             InvalidModel, InvalidSettings: the arms can never serve as configured.
             StoreNotStarted: the embedded store did not come up.
+
         """
         if self.embedded is not None:
             await self.embedded.start()

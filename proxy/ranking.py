@@ -49,6 +49,7 @@ def check_scores(answer: ArmAnswer, count: int) -> None:
 
     Raises:
         InvalidScores: a score is missing or not finite.
+
     """
     if len(answer.logits) != count or len(answer.probabilities) != count:
         raise InvalidScores("the model did not score every document once")

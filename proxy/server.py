@@ -31,6 +31,7 @@ async def serve(
 
     Raises:
         InvalidSettings, InvalidModel, StoreNotStarted: nothing was served.
+
     """
     server = settings.server
     data = Listener(server.host, server.port, grace_seconds=server.grace_seconds)

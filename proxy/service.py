@@ -101,6 +101,7 @@ class Service:
         Raises:
             Refused: it stands for InvalidRequest (a document is too long and must not be cut), Overloaded
                 (the arm's queue is full), NotReady or DeadlineExceeded (no arm could rank).
+
         """
         work = _Work(call, caller, self.assign(caller), self._settings.deadline.total_seconds)
         try:
@@ -194,6 +195,7 @@ class Service:
         Raises:
             DeadlineExceeded: all of the time was used up.
             NotReady: no arm could rank; worth another try soon.
+
         """
         reasons = ", ".join(map(_why, work.attempts))
         outcome = work.attempts[0].outcome
@@ -209,6 +211,7 @@ class Service:
 
         Raises:
             InvalidRequest: names the query or the first document that is too long.
+
         """
         texts = work.shown.texts
         for role in (Role.CONTROL, Role.CANDIDATE):

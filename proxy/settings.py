@@ -290,6 +290,7 @@ class Settings(_Section, frozen=True):
 
         Raises:
             KeyError: there is none of that name.
+
         """
         defaults: dict[str, Backend] = {"gpt": LlmBackend(), "cross-encoder": CrossEncoderBackend()}
         return (defaults | self.backends)[name]

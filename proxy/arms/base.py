@@ -44,6 +44,7 @@ class Arm(Protocol):
 
         Raises:
             InvalidModel: the arm can never serve as configured.
+
         """
 
     async def score(
@@ -62,6 +63,7 @@ class Arm(Protocol):
             DeadlineExceeded: the deadline passed first.
             BackendError: the arm failed, or answered what is no ranking.
             NotReady: the arm is not, or no longer, up.
+
         """
 
     def first_too_long(self, query: str, documents: Sequence[str]) -> int | None:

@@ -46,6 +46,7 @@ class CrossEncoderArm:
 
         Raises:
             NotReady: it is not loaded yet.
+
         """
         if self._loaded is None:
             raise NotReady("the model is still loading", retry_after_seconds=1)

@@ -210,6 +210,7 @@ def _content(completion: ChatCompletion) -> str:
 
     Raises:
         InvalidAnswer: the model refused, was filtered, or was cut off before the end.
+
     """
     if not completion.choices:
         raise InvalidAnswer("the language model answered nothing")

@@ -73,6 +73,7 @@ def read_scores(content: str, count: int) -> Scores:
 
     Raises:
         InvalidAnswer: there is no JSON object, or it leaves out too many documents.
+
     """
     found: dict[int, float] = {}
     doubled = invented = 0

@@ -77,6 +77,7 @@ class RemoteArm:
 
         Raises:
             InvalidModel: the tokenizer to cut with cannot be read.
+
         """
         folder = find_folder(self._settings.tokenizer)
         if folder is None:
@@ -191,6 +192,7 @@ class RemoteArm:
 
         Raises:
             InvalidAnswer: the answer is no ranking of exactly these documents.
+
         """
         scores: dict[int, float] = {}
         try:

@@ -30,6 +30,7 @@ class Engine(Protocol):
 
         Raises:
             BackendError: the model failed.
+
         """
 
     def close(self) -> None:

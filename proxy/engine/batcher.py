@@ -103,6 +103,7 @@ class Batcher:
             DeadlineExceeded: the deadline passed first.
             BackendError: the model failed.
             NotReady: the batcher is closed.
+
         """
         self._enter(len(documents))
         try:

@@ -55,6 +55,7 @@ def read_calibration(folder: Path) -> Calibration:
 
     Raises:
         InvalidModel: the file is there and is no calibration.
+
     """
     file = folder / FILE
     if not file.exists():

@@ -48,6 +48,7 @@ def load(settings: CrossEncoderBackend) -> LoadedModel:
 
     Raises:
         InvalidModel: it cannot be loaded, is no reranker, or fails the check.
+
     """
     folder = find_folder(settings.model)
     engine = _engine(settings, folder)
@@ -98,6 +99,7 @@ def _sanity(engine: Engine, model: str) -> list[float]:
 
     Raises:
         InvalidModel: a score is not finite, or the order is wrong.
+
     """
     pairs = engine.encoder.encode(SANITY_QUERY, SANITY_DOCUMENTS, engine.limits)
     best: list[float] = [-math.inf] * len(SANITY_DOCUMENTS)

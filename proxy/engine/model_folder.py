@@ -28,6 +28,7 @@ def revision_of(folder: Path) -> str:
 
     Raises:
         InvalidModel: there are no weights.
+
     """
     files = [folder / name for name in (*_WEIGHTS, IR_FILE, "tokenizer.json", "config.json")]
     found = [file for file in files if file.is_file()]
@@ -63,6 +64,7 @@ def read_facts(folder: Path) -> ModelFacts:
 
     Raises:
         InvalidModel: there is none, or the model is none that gives one score a pair.
+
     """
     file = folder / "config.json"
     try:

@@ -66,6 +66,7 @@ class PairEncoder:
 
         Raises:
             InvalidModel: there is none, or it is not one.
+
         """
         try:
             return cls(Tokenizer.from_file(str(path)))
@@ -86,6 +87,7 @@ class PairEncoder:
             documents: each gets what the query leaves of `limits.pair`.
             limits: of the model.
             max_document: a caller's own lower limit of tokens a document.
+
         """
         query_budget = min(limits.query, limits.pair - self.special_tokens - 1)
         [query_ids], [query_was_cut] = self._first_tokens([query], query_budget)

@@ -123,6 +123,7 @@ def _refuse_fresh_head(model: Any, name: str) -> None:
 
     Raises:
         InvalidModel: it is one.
+
     """
     if model.model.config.num_labels != 1:
         raise InvalidModel(f"{name}: no reranker: it has {model.model.config.num_labels} labels, not one")

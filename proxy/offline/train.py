@@ -54,6 +54,7 @@ def train_reranker(plan: TrainingPlan) -> Path:
 
     Returns:
         The folder of the best model by nDCG@10 on held-out queries.
+
     """
     lists = read_lists(plan.data, exclude=plan.exclude_sources)
     passages = read_passages(plan.passages) if plan.passages else []

@@ -47,6 +47,7 @@ def read_lists(path: Path, *, exclude: frozenset[str] = frozenset()) -> list[Tra
 
     Raises:
         InvalidFile: a line is no training list; the message names file and line.
+
     """
     decoder = msgspec.json.Decoder(TrainingList)
     lists = []
@@ -65,6 +66,7 @@ def read_passages(path: Path) -> list[str]:
 
     Raises:
         InvalidFile: a line is no JSON string.
+
     """
     decoder = msgspec.json.Decoder(str)
     passages = []

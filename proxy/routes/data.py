@@ -23,7 +23,7 @@ from proxy.secrets import hash_key
 from proxy.service import Caller, Refused
 from proxy.wire.detect import COHERE_V1, COHERE_V2, DIALECTS, JINA, NIM, TEI, VOYAGE, by_body
 from proxy.wire.limits import check_limits
-from proxy.wire.openapi import STATUSES, error_responses, operation
+from proxy.wire.openapi import EXAMPLES, STATUSES, error_responses, operation
 from proxy.wire.score import ScoreDialect
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class _Entry:
         Raises:
             Unauthorized: without a key of the control plane.
             InvalidRequest: there is no such arm.
+
         """
         name = self.headers.get("x-rerank-force-arm")
         if name is None:
@@ -212,16 +213,20 @@ def _tei_headers(total_ms: float, exposure: Exposure) -> dict[str, str]:
 
 
 def _route(
-    paths: list[str], name: str, handler: _Handler, default: _Speaker, requests: Sequence[Any], responses: Sequence[Any]
+    paths: list[str], name: str, handler: _Handler, dialects: Sequence[Dialect | ScoreDialect]
 ) -> HTTPRouteHandler:
-    """Return the handler of one dialect's paths, with its own schemas on the OpenAPI page."""
+    """Return the handler of paths, with the schemas of its *dialects* on the OpenAPI page; failures speak the first."""
+    default = dialects[0]
+    examples = {dialect.name: EXAMPLES[dialect.name] for dialect in dialects}
+    requests = [dialect.request_type for dialect in dialects]
+    responses = list(dict.fromkeys(dialect.response_type for dialect in dialects))
 
     @post(
         paths,
         name=name,
         status_code=200,
-        operation_class=operation(requests, responses),
-        responses=error_responses(STATUSES, speaks_tei=TEI.request_type in requests),
+        operation_class=operation(requests, responses, examples),
+        responses=error_responses(STATUSES, speaks_tei=TEI in dialects),
         operation_id=lambda _, __, path: f"{name}{''.join(str(p) for p in path).replace('/', '_')}",
         summary=name.replace("-", " "),
         opt={"speaker": default},
@@ -234,8 +239,6 @@ def _route(
 
 def data_routes() -> list[HTTPRouteHandler]:
     """Return every route that ranks."""
-    shared = [d.request_type for d in (JINA, COHERE_V1, VOYAGE, TEI, NIM)]
-    shared_answers = [d.response_type for d in (JINA, VOYAGE, TEI, NIM)]
 
     async def cohere_v2(entry: _Entry, body: bytes) -> _Answer:
         return await _rank(entry, body, COHERE_V2)
@@ -244,10 +247,8 @@ def data_routes() -> list[HTTPRouteHandler]:
         return await _rank(entry, body, NIM)
 
     return [
-        _route(_SHARED_PATHS, "rerank", _rank_by_body, JINA, shared, shared_answers),
-        _route(
-            _COHERE_V2_PATHS, "rerank-v2", cohere_v2, COHERE_V2, [COHERE_V2.request_type], [COHERE_V2.response_type]
-        ),
-        _route(["/v1/ranking"], "ranking", nim, NIM, [NIM.request_type], [NIM.response_type]),
-        _route(["/score", "/v1/score"], "score", _score, SCORE, [SCORE.request_type], [SCORE.response_type]),
+        _route(_SHARED_PATHS, "rerank", _rank_by_body, [JINA, COHERE_V1, VOYAGE, TEI, NIM]),
+        _route(_COHERE_V2_PATHS, "rerank-v2", cohere_v2, [COHERE_V2]),
+        _route(["/v1/ranking"], "ranking", nim, [NIM]),
+        _route(["/score", "/v1/score"], "score", _score, [SCORE]),
     ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from proxy.errors import InvalidRequest, MalformedBody
 
@@ -14,7 +15,15 @@ if TYPE_CHECKING:
     from proxy.errors import ProxyError
     from proxy.settings import Wire
 
-Document = str | dict[str, Any]
+# Bounds that are checked in words of our own stand in the schemas all the same.
+Query = Annotated[str, Meta(extra_json_schema={"pattern": r"\S"})]
+"""What is asked: not blank."""
+TopN = Annotated[int, Meta(extra_json_schema={"minimum": 0})]
+"""How many results; 0 means all."""
+DocumentObject = Annotated[
+    dict[str, Any], Meta(extra_json_schema={"required": ["text"], "properties": {"text": {"type": "string"}}})
+]
+Document = str | DocumentObject
 """A document as clients send it: its text, or an object that holds it."""
 
 _T = TypeVar("_T")
@@ -82,6 +91,7 @@ class Dialect(Protocol):
         Raises:
             MalformedBody: it is no JSON.
             InvalidRequest: a field is missing, of the wrong type or out of bounds; names the field.
+
         """
 
     def write(self, call: RerankCall, reply: Reply, wire: Wire) -> object:
@@ -97,6 +107,7 @@ def decode(body: bytes, kind: type[_T]) -> _T:
     Raises:
         MalformedBody: it is no JSON.
         InvalidRequest: it does not fit *kind*; names the field.
+
     """
     try:
         return msgspec.json.decode(body, type=kind)
@@ -113,6 +124,7 @@ def checked_query(query: str, field: str = "query") -> str:
 
     Raises:
         InvalidRequest: it is blank.
+
     """
     if not query or query.isspace():
         raise InvalidRequest(f"{field}: must not be empty", field=field)
@@ -124,6 +136,7 @@ def checked_top_n(top_n: int | None, field: str = "top_n") -> int | None:
 
     Raises:
         InvalidRequest: it is negative.
+
     """
     if top_n is not None and top_n < 0:
         raise InvalidRequest(f"{field}: must be at least 1", field=field)
@@ -135,6 +148,7 @@ def checked_documents(count: int, wire: Wire, field: str = "documents") -> None:
 
     Raises:
         InvalidRequest: it is empty and must not be.
+
     """
     if not count and wire.empty_documents == "reject":
         raise InvalidRequest(f"{field}: must not be empty", field=field)
@@ -145,6 +159,7 @@ def texts_of(documents: Sequence[Document], rank_fields: Sequence[str] = (), fie
 
     Raises:
         InvalidRequest: an object has none of them, or no string there.
+
     """
     texts = []
     for i, document in enumerate(documents):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from proxy.errors import InvalidRequest
 from proxy.wire.canonical import (
     Document,
+    Query,
     Reply,
     RerankCall,
+    TopN,
     checked_documents,
     checked_query,
     checked_top_n,
@@ -30,14 +33,14 @@ if TYPE_CHECKING:
 class CohereRequest(msgspec.Struct, kw_only=True):
     """``POST /v1/rerank`` and ``/v2/rerank`` as the cohere SDKs 5 to 7 send them; null means absent."""
 
-    query: str
+    query: Query
     documents: list[Document]
     model: str | None = None
-    top_n: int | None = None
+    top_n: TopN | None = None
     rank_fields: list[str] | None = None
     return_documents: bool | None = None
     max_chunks_per_doc: int | None = None
-    max_tokens_per_doc: int | None = None
+    max_tokens_per_doc: Annotated[int, Meta(extra_json_schema={"minimum": 1})] | None = None
     priority: int | None = None
     relevant_spans: dict[str, Any] | None = None
     user: str | None = None

@@ -13,8 +13,10 @@ from msgspec import UNSET, UnsetType
 from proxy.errors import MalformedBody
 from proxy.wire.canonical import (
     Document,
+    Query,
     Reply,
     RerankCall,
+    TopN,
     checked_documents,
     checked_query,
     checked_top_n,
@@ -34,16 +36,16 @@ if TYPE_CHECKING:
 class TextObject(msgspec.Struct):
     """A text wrapped in an object."""
 
-    text: str
+    text: Query
 
 
 class JinaRequest(msgspec.Struct, kw_only=True):
     """``POST /v1/rerank`` and ``/rerank`` with ``documents``; fields of other servers are taken or ignored."""
 
-    query: str | TextObject
+    query: Query | TextObject
     documents: list[Document]
     model: str | None = None
-    top_n: int | None = None
+    top_n: TopN | None = None
     return_documents: bool | None = None
     rank_fields: list[str] | None = None
     raw_scores: bool | None = None

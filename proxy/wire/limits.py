@@ -21,6 +21,7 @@ def check_limits(
     Raises:
         TooManyDocuments: too many documents or tokens; names the field.
         TooLarge: the query or a document has too many bytes; names the field.
+
     """
     field = call.documents_field
     if len(call.documents) > limits.max_documents:

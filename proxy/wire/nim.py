@@ -14,11 +14,17 @@ if TYPE_CHECKING:
     from proxy.settings import Wire
 
 
+class Passage(msgspec.Struct):
+    """A text to rank, blank ones too."""
+
+    text: str
+
+
 class NimRequest(msgspec.Struct, kw_only=True):
     """``POST /v1/ranking``."""
 
     query: TextObject
-    passages: list[TextObject]
+    passages: list[Passage]
     model: str | None = None
     truncate: Literal["NONE", "END"] | None = None
     user: str | None = None

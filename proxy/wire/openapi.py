@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.openapi.spec import OpenAPIMediaType, Operation, RequestBody
+from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, RequestBody
 from litestar.openapi.spec.base import BaseSchemaObject
 
 from proxy.wire.tei import TeiError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 
 class JsonSchema(BaseSchemaObject):
@@ -63,17 +64,19 @@ def _inlined(schema: Any, components: dict[str, Any]) -> Any:
     return schema
 
 
-def operation(requests: Sequence[Any], responses: Sequence[Any]) -> type[Operation]:
+def operation(requests: Sequence[Any], responses: Sequence[Any], examples: Mapping[str, Any]) -> type[Operation]:
     """Return the operation of a route that takes any of *requests* and answers any of *responses*."""
     body = JsonSchema(schema_of(requests))
+    shown = {name: Example(value=value) for name, value in examples.items()}
     answer = JsonSchema(schema_of(responses))
 
+    @dataclass
     class DialectOperation(Operation):
         """Puts the dialects' own schemas in."""
 
         def __post_init__(self) -> None:
             self.request_body = RequestBody(
-                content={"application/json": OpenAPIMediaType(schema=body)},  # type: ignore[arg-type]
+                content={"application/json": OpenAPIMediaType(schema=body, examples=shown)},  # type: ignore[arg-type]
                 required=True,
             )
             ok = (self.responses or {}).get("200")
@@ -103,3 +106,16 @@ _MEANING = {
     504: "The deadline is over",
 }
 STATUSES = (400, 401, 413, 422, 429, 503, 504)
+
+_QUERY = "how long do honey bees live"
+_TEXTS = ["A worker bee lives about six weeks in summer.", "Honey keeps for years in a closed jar."]
+EXAMPLES: dict[str, Any] = {
+    "jina": {"query": _QUERY, "documents": _TEXTS, "top_n": 2},
+    "cohere-v1": {"query": _QUERY, "documents": [{"text": _TEXTS[0], "id": "a"}, _TEXTS[1]], "max_chunks_per_doc": 1},
+    "cohere-v2": {"model": "any", "query": _QUERY, "documents": _TEXTS, "top_n": 1},
+    "voyage": {"query": _QUERY, "documents": _TEXTS, "top_k": 1, "truncation": True},
+    "tei": {"query": _QUERY, "texts": _TEXTS, "return_text": True},
+    "nim": {"query": {"text": _QUERY}, "passages": [{"text": text} for text in _TEXTS]},
+    "vllm-score": {"text_1": _QUERY, "text_2": _TEXTS},
+}
+"""A request of each dialect, as the docs show it."""

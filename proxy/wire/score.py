@@ -76,6 +76,7 @@ class ScoreDialect:
         Raises:
             MalformedBody: it is no JSON.
             InvalidRequest: a side is missing, blank, or the two do not pair up; names the field.
+
         """
         asked = decode(body, ScoreRequest)
         left_name, left = _side(asked, ("queries", "text_1", "data_1"))

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from proxy.wire.canonical import Reply, RerankCall, checked_documents, checked_query, checked_top_n, decode, user_fields
+from proxy.wire.canonical import (
+    Query,
+    Reply,
+    RerankCall,
+    TopN,
+    checked_documents,
+    checked_query,
+    checked_top_n,
+    decode,
+    user_fields,
+)
 
 if TYPE_CHECKING:
     from proxy.errors import ProxyError
@@ -17,13 +27,13 @@ if TYPE_CHECKING:
 class TeiRequest(msgspec.Struct, kw_only=True):
     """``POST /rerank`` with ``texts``. `top_n` is not TEI's; LiteLLM sends it and means it."""
 
-    query: str
+    query: Query
     texts: list[str]
     truncate: bool | None = None
     truncation_direction: str | None = None
     raw_scores: bool | None = None
     return_text: bool | None = None
-    top_n: int | None = None
+    top_n: TopN | None = None
     user: str | None = None
 
 

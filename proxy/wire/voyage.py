@@ -8,8 +8,10 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from proxy.wire.canonical import (
+    Query,
     Reply,
     RerankCall,
+    TopN,
     checked_documents,
     checked_query,
     checked_top_n,
@@ -27,10 +29,10 @@ if TYPE_CHECKING:
 class VoyageRequest(msgspec.Struct, kw_only=True):
     """``POST /v1/rerank`` with ``top_k`` or ``truncation``."""
 
-    query: str
+    query: Query
     documents: list[str]
     model: str | None = None
-    top_k: int | None = None
+    top_k: TopN | None = None
     truncation: bool | None = None
     return_documents: bool | None = None
     user: str | None = None

@@ -1,0 +1,142 @@
+"""Assignment, headers, keys and probes, over HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flags.bucketing import bucket
+from proxy.secrets import hash_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import httpx
+
+    from tests.conftest import Plane
+
+BODY = {"query": "a b", "documents": ["c", "a", "a b"]}
+
+
+async def ask(plane: Plane, path: str = "/v1/rerank", **headers: str) -> httpx.Response:
+    return await plane.client.post(path, json=BODY, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+
+async def test_the_arm_is_the_one_of_the_users_bucket(plane: Plane) -> None:
+    for user in map("user-{}".format, range(200)):
+        response = await ask(plane, x_user_id=user)
+        found = bucket("rerank-canary", user)
+        assert response.headers["x-rerank-bucket"] == str(found)
+        assert response.headers["x-rerank-arm"] == ("candidate" if found <= 5 else "control")
+
+
+async def test_a_user_has_one_arm_whatever_is_asked_and_in_every_dialect(plane: Plane) -> None:
+    arms = {(await ask(plane, path, x_user_id="u7")).headers["x-rerank-arm"] for path in ("/v1/rerank", "/v2/rerank")}
+    response = await plane.client.post("/rerank", json={"query": "z", "texts": ["q"]}, headers={"x-user-id": "u7"})
+    assert arms | {response.headers["x-rerank-arm"]} == {"candidate"}
+
+
+async def test_the_body_can_name_the_user(plane: Plane) -> None:
+    response = await plane.client.post("/v1/rerank", json=BODY | {"user": "u7"})
+    assert response.headers["x-rerank-bucket"] == "1"
+
+
+async def test_every_answer_says_who_served_it_and_how_long_it_took(plane: Plane) -> None:
+    response = await ask(plane, x_user_id="u7")
+    assert response.headers["x-rerank-served-by"] == "candidate"
+    assert response.headers["x-rerank-model"] == "cross-encoder-test"
+    assert response.headers["x-rerank-reason"] == "split"
+    assert "total;dur=" in response.headers["server-timing"]
+    assert "candidate;dur=" in response.headers["server-timing"]
+
+
+async def test_a_request_id_is_kept_or_made(plane: Plane) -> None:
+    assert (await ask(plane, x_request_id="mine-1")).headers["x-request-id"] == "mine-1"
+    made = [(await ask(plane)).headers["x-request-id"] for _ in range(2)]
+    assert len(set(made)) == 2
+    assert (await ask(plane, x_request_id="no spaces, please")).headers["x-request-id"] not in {"no spaces, please", ""}
+
+
+async def test_tei_clients_get_teis_timings(plane: Plane) -> None:
+    response = await plane.client.post("/rerank", json={"query": "a", "texts": ["a"]})
+    for name in ("x-total-time", "x-tokenization-time", "x-queue-time", "x-inference-time", "x-compute-tokens"):
+        assert response.headers[name].isdecimal()
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/v1/rerank", "/v1/v2/rerank", "/cohere/v2/rerank", "/cohere/v1/rerank", "/rerank"]
+)
+async def test_aliases_rank_too(plane: Plane, path: str) -> None:
+    assert (await ask(plane, path)).status_code == 200
+
+
+async def test_a_configured_dialect_overrides_detection(make_plane: Callable[..., Plane]) -> None:
+    plane = make_plane(RERANK_CANARY__WIRE__DIALECTS='{"/v1/rerank": "voyage"}')
+    assert "data" in (await ask(plane)).json()
+
+
+async def test_a_key_can_be_bound_to_a_dialect(make_plane: Callable[..., Plane]) -> None:
+    plane = make_plane(RERANK_CANARY__WIRE__DIALECTS=f'{{"{hash_key("k1")}": "cohere-v1"}}')
+    assert "document" not in (await ask(plane, authorization="Bearer k1")).json()["results"][0]
+    assert "document" in (await ask(plane, authorization="Bearer k2")).json()["results"][0]
+
+
+async def test_with_keys_configured_only_they_open(make_plane: Callable[..., Plane]) -> None:
+    plane = make_plane(RERANK_CANARY__AUTH__DATA_KEYS=f'["{hash_key("good")}"]')
+    assert (await ask(plane, authorization="bearer good")).status_code == 200
+    for headers in ({}, {"authorization": "Bearer wrong"}, {"x_api_key": ""}):
+        response = await ask(plane, **headers)
+        assert response.status_code == 401
+        assert "API key" in response.json()["message"]
+    assert len(plane.gpt.calls) + len(plane.cross_encoder.calls) == 1
+
+
+async def test_the_forced_arm_needs_the_control_planes_key(plane: Plane) -> None:
+    token = (plane.parts.settings.data_dir / "control.token").read_text().strip()
+    for arm in ("control", "candidate"):
+        response = await ask(plane, x_rerank_force_arm=arm, x_rerank_control_key=token)
+        assert (response.headers["x-rerank-arm"], response.headers["x-rerank-reason"]) == (arm, "forced")
+        assert (await ask(plane, x_rerank_force_arm=arm, x_rerank_control_key="guess")).status_code == 401
+    response = await ask(plane, x_rerank_force_arm="both", x_rerank_control_key=token)
+    assert response.status_code == 422
+
+
+async def test_switched_off_everybody_gets_control_whatever_the_flag_says(make_plane: Callable[..., Plane]) -> None:
+    plane = make_plane(USE_CROSS_ENCODER="false")
+    response = await ask(plane, x_user_id="u7")
+    assert (response.headers["x-rerank-arm"], response.headers["x-rerank-reason"]) == ("control", "switched_off")
+
+
+async def test_a_candidate_that_is_not_ready_gets_nobody(plane: Plane) -> None:
+    plane.cross_encoder.is_ready = False
+    response = await ask(plane, x_user_id="u7")
+    assert (response.headers["x-rerank-arm"], response.headers["x-rerank-reason"]) == ("control", "not_ready")
+
+
+async def test_top_n_has_a_default_in_the_configuration(make_plane: Callable[..., Plane]) -> None:
+    plane = make_plane(TOP_N="1")
+    assert len((await ask(plane)).json()["results"]) == 1
+
+
+async def test_liveness_never_asks_the_model_and_readiness_does(plane: Plane) -> None:
+    assert (await plane.client.get("/readyz")).status_code == 200
+    plane.cross_encoder.is_ready = False
+    response = await plane.client.get("/readyz")
+    assert (response.status_code, response.json()["checks"]["candidate_ready"]) == (503, False)
+    assert (await plane.client.get("/livez")).status_code == 200
+
+
+async def test_draining_is_not_ready_and_still_serves(plane: Plane) -> None:
+    plane.parts.is_draining = True
+    assert (await plane.client.get("/health")).status_code == 503
+    assert (await ask(plane)).status_code == 200
+
+
+async def test_probing_clients_find_what_they_look_for(plane: Plane) -> None:
+    info = (await plane.client.get("/info")).json()
+    assert "reranker" in info["model_type"]
+    assert info["max_client_batch_size"] == 1000
+    for path in ("/v1/models", "/models"):
+        names = [model["id"] for model in (await plane.client.get(path)).json()["data"]]
+        assert names == ["cross-encoder-test", "gpt-test"]
