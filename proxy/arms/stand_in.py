@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import toktok
-from litestar import Litestar, get, post
+from litestar import Litestar, Request, get, post
 
 from proxy.arms.llm import ENCODING
 
@@ -54,7 +54,8 @@ def create_stand_in(delay_seconds: float, seed: int = 1) -> Litestar:
         return {"object": "list", "data": [{"id": "stand-in-llm", "object": "model", "owned_by": "rerank-canary"}]}
 
     @post("/v1/chat/completions", status_code=200)
-    async def complete(data: dict[str, Any]) -> dict[str, Any]:
+    async def complete(request: Request[Any, Any, Any]) -> dict[str, Any]:
+        data = await request.json()
         asked = json.loads(data["messages"][-1]["content"])
         scores = bm25(asked["query"], list(asked["documents"].values()))
         best = max(scores, default=0.0) or 1.0

@@ -1,0 +1,150 @@
+"""The remote arm against servers that are small, full or wrong, over real sockets."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import pytest
+
+from proxy.arms.remote import RemoteArm
+from proxy.errors import BackendError, DeadlineExceeded, InvalidAnswer, Overloaded
+from proxy.settings import RemoteBackend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Tei:
+    """A server that answers ``/rerank`` as told."""
+
+    def __init__(self, answer: Callable[[dict[str, Any]], tuple[int, Any, dict[str, str]]], batch: int = 32) -> None:
+        self.asked: list[dict[str, Any]] = []
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self._send(200, {"model_id": "tiny", "max_client_batch_size": batch}, {})
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                owner.asked.append(body)
+                self._send(*answer(body))
+
+            def _send(self, status: int, body: Any, headers: dict[str, str]) -> None:
+                content = body if isinstance(body, bytes) else json.dumps(body).encode()
+                self.send_response(status)
+                for name, value in {"content-length": str(len(content)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: Any) -> None:
+                """Keep quiet."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def by_length(body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+    texts = body["texts"]
+    return 200, [{"index": i, "score": float(len(text))} for i, text in reversed(list(enumerate(texts)))], {}
+
+
+async def ask(
+    server: Tei, texts: list[str], *, seconds: float = 5.0, on_overload: Literal["pass", "absorb"] = "absorb"
+) -> tuple[float, ...]:
+    arm = RemoteArm(RemoteBackend(api="tei", base_url=server.url, on_overload=on_overload))
+    await arm.start()
+    try:
+        answer = await arm.score("q", texts, deadline=time.monotonic() + seconds)
+    finally:
+        await arm.close()
+    return answer.logits
+
+
+async def test_a_batch_over_the_servers_limit_is_split_and_put_together_again() -> None:
+    texts = ["x" * (i % 7 + 1) for i in range(10)]
+    with Tei(by_length, batch=4) as server:
+        assert await ask(server, texts) == tuple(float(len(text)) for text in texts)
+    assert sorted(len(body["texts"]) for body in server.asked) == [2, 4, 4]
+    assert all(body["raw_scores"] is True for body in server.asked)
+
+
+async def test_a_full_server_is_waited_for_within_the_deadline() -> None:
+    left = iter([2, 1])
+
+    def full(body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+        return (429, {"error": "full"}, {"retry-after": "0.05"}) if next(left, 0) else by_length(body)
+
+    with Tei(full) as server:
+        assert await ask(server, ["a"]) == (1.0,)
+    assert len(server.asked) == 3
+
+
+async def test_a_server_that_stays_full_fails_before_the_deadline() -> None:
+    with Tei(lambda _: (429, {}, {"retry-after": "30"})) as server, pytest.raises(BackendError, match="full"):
+        await ask(server, ["a"], seconds=2)
+
+
+async def test_a_full_server_can_be_passed_on_to_the_caller() -> None:
+    with Tei(lambda _: (429, {}, {"retry-after": "7"})) as server, pytest.raises(Overloaded) as caught:
+        await ask(server, ["a"], on_overload="pass")
+    assert caught.value.retry_after_seconds == 7
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"no json",
+        {"results": []},
+        [],
+        [{"index": 0, "score": 1.0}],
+        [{"index": 0, "score": 1.0}, {"index": 0, "score": 2.0}],
+        [{"index": 0, "score": 1.0}, {"index": 2, "score": 2.0}],
+        [{"index": 0, "score": 1.0}, {"index": 1, "score": 1.0}, {"index": 1, "score": 1.0}],
+        [{"index": 0, "score": None}, {"index": 1, "score": 1.0}],
+    ],
+    ids=["no json", "other shape", "empty", "one short", "doubled", "invented", "one over", "null"],
+)
+async def test_an_answer_that_is_no_ranking_is_refused(answer: Any) -> None:
+    with Tei(lambda _: (200, answer, {})) as server, pytest.raises(InvalidAnswer):
+        await ask(server, ["a", "b"])
+
+
+@pytest.mark.parametrize("status", [400, 424, 500, 503])
+async def test_an_error_of_the_server_is_a_failure_of_the_arm(status: int) -> None:
+    with Tei(lambda _: (status, {"error": "secret words"}, {})) as server, pytest.raises(BackendError) as caught:
+        await ask(server, ["a"])
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_server_that_is_slow_is_given_up_at_the_deadline() -> None:
+    def slow(body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+        time.sleep(1.0)
+        return by_length(body)
+
+    with Tei(slow) as server:
+        began = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            await ask(server, ["a"], seconds=0.2)
+        assert time.monotonic() - began < 0.8
+
+
+async def test_a_server_that_is_away_fails_at_once_and_may_come_up_later() -> None:
+    arm = RemoteArm(RemoteBackend(api="tei", base_url="http://127.0.0.1:1"))
+    await arm.start()
+    with pytest.raises(BackendError, match="cannot be reached"):
+        await arm.score("q", ["a"], deadline=time.monotonic() + 5)
+    await arm.close()
