@@ -15,10 +15,15 @@ IR_FILE = "model.xml"
 _WEIGHTS = ("model.bin", "model.safetensors", "pytorch_model.bin")
 
 
+def shipped_folder() -> Path:
+    """Return the folder of the model that comes with the project."""
+    return Path(str(resources.files("proxy") / "models" / "minilm-l6"))
+
+
 def find_folder(model: str) -> Path | None:
     """Return the local folder of *model*; None where the name is none, so a hub may know it."""
     if model == SHIPPED:
-        return Path(str(resources.files("proxy") / "models" / "minilm-l6"))
+        return shipped_folder()
     folder = Path(model)
     return folder if folder.is_dir() else None
 

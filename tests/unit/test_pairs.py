@@ -10,16 +10,14 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from proxy.engine.batcher import batches_of
-from proxy.engine.model_folder import find_folder
+from proxy.engine.model_folder import shipped_folder
 from proxy.engine.pairs import PairEncoder, PairLimits, TokenPair
 from proxy.errors import InvalidModel
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FOLDER = find_folder("shipped")
-assert FOLDER is not None
-FILE = FOLDER / "tokenizer.json"
+FILE = shipped_folder() / "tokenizer.json"
 ENCODER = PairEncoder.from_file(FILE)
 REFERENCE = Tokenizer.from_file(str(FILE))
 LIMITS = PairLimits(64, 16)
