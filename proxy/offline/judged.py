@@ -11,7 +11,7 @@ from proxy.errors import InvalidFile
 from proxy.offline.training_data import read_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
@@ -49,6 +49,7 @@ def read_beir(folder: Path) -> Judged:
 
     Raises:
         InvalidFile: a file is missing or a line cannot be read; names it.
+
     """
     documents = {row.id: f"{row.title}\n{row.text}".strip() for row in _rows(_one_of(folder, "corpus.jsonl"))}
     queries = {row.id: row.text for row in _rows(_one_of(folder, "queries.jsonl"))}
@@ -108,6 +109,7 @@ def measure(judged: Judged, scores: Mapping[str, Sequence[float]], measures: Seq
         judged: the collection.
         scores: for each query a score for each of its candidates, in their order.
         measures: what to compute.
+
     """
     import ir_measures  # noqa: PLC0415 - comes with the train extra
 

@@ -58,6 +58,7 @@ def export(model: Path, out: Path) -> None:
 
     Raises:
         InvalidModel: it is no sequence classifier that torch can load.
+
     """
     import openvino  # noqa: PLC0415 - with torch, from the train extra
     import torch  # noqa: PLC0415
@@ -223,9 +224,7 @@ def fit_calibration(collections: Sequence[Judged], runs: Sequence[dict[str, list
     plain = Calibration(slope, intercept)
     ranges = {}
     for kind in ("top1", "mean", "margin"):
-        values = sorted(
-            statistic_of(kind, found, plain, 2) for run in runs for found in run.values() if len(found) > 1
-        )
+        values = sorted(statistic_of(kind, found, plain, 2) for run in runs for found in run.values() if len(found) > 1)
         ranges[kind] = StatisticRange(
             round(values[0], 4), round(values[-1], 4), round(values[int(len(values) * _FALLBACK_SHARE)], 4)
         )

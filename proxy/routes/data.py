@@ -21,7 +21,7 @@ from proxy.identity import hash_user, identify
 from proxy.keys import presented_key
 from proxy.secrets import hash_key
 from proxy.service import Caller, Refused
-from proxy.wire.detect import COHERE_V1, COHERE_V2, DIALECTS, JINA, NIM, TEI, VOYAGE, by_body
+from proxy.wire.detect import COHERE_V1, COHERE_V2, DIALECTS, JINA, NIM, TEI, VOYAGE, by_body, by_headers
 from proxy.wire.limits import check_limits
 from proxy.wire.openapi import EXAMPLES, STATUSES, error_responses, operation
 from proxy.wire.score import ScoreDialect
@@ -39,6 +39,7 @@ _Answer = tuple[object, "list[Exposure]"]
 _Handler = Callable[["_Entry", bytes], Awaitable[_Answer]]
 
 SCORE = ScoreDialect()
+_SMALL_BODY_BYTES = 65_536
 _REQUEST_ID = re.compile(r"[\w.:\-]{1,128}")
 _SHARED_PATHS = ["/v1/rerank", "/rerank", "/v1/v1/rerank", "/cohere/v1/rerank"]
 _COHERE_V2_PATHS = ["/v2/rerank", "/v1/v2/rerank", "/cohere/v2/rerank"]
@@ -106,10 +107,10 @@ class _Entry:
 
 async def _answer(request: Request[Any, Any, Any], handler: _Handler, default: _Speaker) -> Response[bytes]:
     """Take a request through its handler, and answer whatever happens in the dialect it speaks."""
-    entry = _Entry(request, default)
+    entry = _Entry(request, by_headers(request.headers) or default)
     parts = entry.parts
     try:
-        parts.keys.check_data(entry.key)
+        await _check_key(request, entry, default)
         with parts.in_flight:
             answer, exposures = await handler(entry, await request.body())
         return _response(entry, 200, answer, exposures)
@@ -119,6 +120,22 @@ async def _answer(request: Request[Any, Any, Any], handler: _Handler, default: _
         return _refusal(entry, exc, [])
     finally:
         parts.telemetry.http(entry.route, entry.status, time.perf_counter() - entry.began)
+
+
+async def _check_key(request: Request[Any, Any, Any], entry: _Entry, default: _Speaker) -> None:
+    """Pass a caller with a key; who has none is told so in his dialect, if a small body tells which that is.
+
+    Raises:
+        Unauthorized: the key is missing or wrong.
+
+    """
+    try:
+        entry.parts.keys.check_data(entry.key)
+    except Unauthorized:
+        length = request.headers.get("content-length", "")
+        if default is JINA and length.isdecimal() and int(length) <= _SMALL_BODY_BYTES:
+            entry.speaker = by_body(await request.body(), request.headers)
+        raise
 
 
 async def _rank(entry: _Entry, body: bytes, dialect: Dialect) -> _Answer:

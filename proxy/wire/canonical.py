@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import msgspec
@@ -27,6 +28,11 @@ Document = str | DocumentObject
 """A document as clients send it: its text, or an object that holds it."""
 
 _T = TypeVar("_T")
+_ESCAPE = re.compile(
+    rb"""\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)""",
+    re.DOTALL,
+)
+"""An escape in JSON: a whole surrogate pair, half of one, or anything else."""
 
 
 class RerankCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +122,18 @@ def decode(body: bytes, kind: type[_T]) -> _T:
         where = place.strip("`").lstrip(".") or None
         raise InvalidRequest(f"{where}: {reason}" if where else reason, field=where) from exc
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        if "surrogate" in str(exc) and (mended := _without_lone_surrogates(body)) != body:
+            return decode(mended, kind)
         raise MalformedBody(f"The body is not valid JSON: {exc}") from exc
+
+
+def _without_lone_surrogates(body: bytes) -> bytes:
+    """Return *body* with U+FFFD for each escaped half of a pair: splitters cut emoji in two."""
+
+    def mend(escape: re.Match[bytes]) -> bytes:
+        return rb"\ufffd" if escape["lone"] else escape[0]
+
+    return _ESCAPE.sub(mend, body)
 
 
 def checked_query(query: str, field: str = "query") -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from proxy.wire.cohere import CohereDialect
-from proxy.wire.jina import JinaDialect
+from proxy.wire.jina import InfinityDialect, JinaDialect
 from proxy.wire.nim import NimDialect
 from proxy.wire.tei import TeiDialect
 from proxy.wire.voyage import VoyageDialect
@@ -20,11 +21,15 @@ if TYPE_CHECKING:
 COHERE_V1 = CohereDialect("1")
 COHERE_V2 = CohereDialect("2")
 JINA = JinaDialect()
+INFINITY = InfinityDialect()
 VOYAGE = VoyageDialect()
 TEI = TeiDialect()
 NIM = NimDialect()
 
-DIALECTS: dict[str, Dialect] = {d.name: d for d in (COHERE_V1, COHERE_V2, JINA, VOYAGE, TEI, NIM)}
+_VOYAGE_MODEL = re.compile(rb'"rerank-(?:lite-)?[12]\b')
+"""rerank-2.5, rerank-2-lite, rerank-lite-1: no other vendor's names look like that."""
+
+DIALECTS: dict[str, Dialect] = {d.name: d for d in (COHERE_V1, COHERE_V2, JINA, INFINITY, VOYAGE, TEI, NIM)}
 
 _RAW = msgspec.Raw(b"")
 
@@ -38,6 +43,7 @@ class _Keys(msgspec.Struct):
     truncation: msgspec.Raw = _RAW
     rank_fields: msgspec.Raw = _RAW
     max_chunks_per_doc: msgspec.Raw = _RAW
+    model: msgspec.Raw = _RAW
 
 
 _decoder = msgspec.json.Decoder(_Keys)
@@ -52,17 +58,26 @@ def by_body(body: bytes, headers: Mapping[str, str]) -> Dialect:
         keys = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         keys = _Keys()
-    if keys.texts:
+    if _is_given(keys.texts):
         return TEI
-    if keys.passages:
+    if _is_given(keys.passages):
         return NIM
-    if keys.top_k or keys.truncation:
+    if keys.top_k or keys.truncation:  # Voyage's client sends them as null too, and nobody else does
         return VOYAGE
-    if keys.rank_fields or keys.max_chunks_per_doc or is_cohere_sdk(headers):
+    if _is_given(keys.rank_fields) or _is_given(keys.max_chunks_per_doc):
         return COHERE_V1
-    return JINA
+    return by_headers(headers) or (VOYAGE if _VOYAGE_MODEL.match(bytes(keys.model)) else JINA)
 
 
-def is_cohere_sdk(headers: Mapping[str, str]) -> bool:
-    """Tell whether a cohere SDK sent these headers."""
-    return headers.get("x-fern-sdk-name") == "cohere" or headers.get("user-agent", "").startswith("cohere/")
+def by_headers(headers: Mapping[str, str]) -> Dialect | None:
+    """Return the dialect of a client's own SDK; None where the headers do not tell."""
+    agent = headers.get("user-agent", "")
+    if headers.get("x-fern-sdk-name") == "cohere" or agent.startswith("cohere/"):
+        return COHERE_V1
+    if agent.startswith("Voyage/"):
+        return VOYAGE
+    return None
+
+
+def _is_given(value: msgspec.Raw) -> bool:
+    return bool(value) and bytes(value) != b"null"

@@ -141,6 +141,16 @@ class JinaDialect:
         return status, error_body(error, request_id)
 
 
+class InfinityDialect(JinaDialect):
+    """As Jina's, with ``document`` as plain text. Nothing in a request tells them apart: see ``wire.dialects``."""
+
+    name = "infinity"
+
+    def write(self, call: RerankCall, reply: Reply, wire: Wire) -> object:
+        """Return the envelope, documents as strings."""
+        return super().write(call, reply, msgspec.structs.replace(wire, document_as_string=True))
+
+
 def _is_rule(error: ProxyError) -> bool:
     return error.code == "invalid_request" and not isinstance(error, MalformedBody)
 

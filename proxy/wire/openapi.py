@@ -9,6 +9,7 @@ import msgspec
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example, OpenAPIMediaType, Operation, RequestBody
 from litestar.openapi.spec.base import BaseSchemaObject
+from msgspec import UNSET, UnsetType
 
 from proxy.wire.tei import TeiError
 
@@ -44,7 +45,8 @@ class ErrorBody(msgspec.Struct):
     detail: str
     type: str
     code: str
-    error: ErrorDetail
+    error: ErrorDetail | UnsetType = UNSET
+    """Not for Voyage."""
 
 
 def schema_of(kinds: Sequence[Any]) -> dict[str, Any]:

@@ -95,5 +95,7 @@ class VoyageDialect:
         )
 
     def write_error(self, error: ProxyError, request_id: str) -> tuple[int, object]:
-        """Return status and a body with ``detail``."""
-        return error.status, error_body(error, request_id)
+        """Return status and a body with ``detail``, without ``error``: voyageai up to 0.4 dies on an object there."""
+        body = error_body(error, request_id)
+        del body["error"]
+        return error.status, body

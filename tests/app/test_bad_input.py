@@ -37,7 +37,7 @@ class Route:
         if self.documents == "texts":
             assert set(body) == {"error", "error_type"}
             return str(body["error"])
-        assert body["message"] == body["detail"] == body["error"]["message"]
+        assert body["message"] == body["detail"]
         return str(body["message"])
 
 

@@ -92,6 +92,15 @@ async def test_with_keys_configured_only_they_open(make_plane: Callable[..., Pla
     assert len(plane.gpt.calls) + len(plane.cross_encoder.calls) == 1
 
 
+async def test_who_has_no_key_is_told_so_in_his_own_dialect(make_plane: Callable[..., Plane]) -> None:
+    plane = make_plane(RERANK_CANARY__AUTH__DATA_KEYS=f'["{hash_key("good")}"]')
+    for body, sign in (({"texts": []}, "error_type"), ({"documents": [], "top_k": None}, "detail")):
+        answer = await plane.client.post("/rerank", json={"query": "q", **body})
+        assert answer.status_code == 401
+        assert sign in answer.json()
+        assert not isinstance(answer.json().get("error"), dict)
+
+
 async def test_the_forced_arm_needs_the_control_planes_key(plane: Plane) -> None:
     token = (plane.parts.settings.data_dir / "control.token").read_text().strip()
     for arm in ("control", "candidate"):

@@ -7,7 +7,7 @@ import pytest
 
 from proxy import errors
 from proxy.errors import BackendError, InvalidRequest, MalformedBody, ProxyError
-from proxy.wire.detect import COHERE_V1, DIALECTS, JINA, NIM, TEI
+from proxy.wire.detect import COHERE_V1, DIALECTS, JINA, NIM, TEI, VOYAGE
 from proxy.wire.score import ScoreDialect
 
 if TYPE_CHECKING:
@@ -40,8 +40,12 @@ def test_every_dialect_answers_every_error_in_a_body_its_clients_read(
         assert read["error"] == "what went wrong"
         assert read["error_type"] in {"Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"}
     else:
-        assert read["message"] == read["detail"] == read["error"]["message"] == "what went wrong"
-        assert read["error"]["param"] == "query"
+        assert read["message"] == read["detail"] == "what went wrong"
+        if dialect is VOYAGE:  # voyageai up to 0.4 takes an object there for a class of its own
+            assert "error" not in read
+        else:
+            assert read["error"]["message"] == "what went wrong"
+            assert read["error"]["param"] == "query"
         assert read["id"] == "id-1"
 
 
