@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fix lock bench clean
+.PHONY: help install run test check fix lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,7 +40,7 @@ test: install .venv-test/installed ## install what the tests need and run the wh
 check: .venv-test/installed ## ruff, mypy, the arrow between the packages
 	.venv-test/bin/ruff format --check .
 	.venv-test/bin/ruff check .
-	.venv-test/bin/mypy proxy flags alerts tests scripts
+	.venv-test/bin/mypy proxy flags alerts tests
 	.venv-test/bin/python -m pytest -q tests/unit/test_arrow.py
 
 fix: .venv-test/installed ## let ruff mend what it can
