@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import fcntl
 import hashlib
 import os
+import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -27,9 +29,9 @@ _LONGEST_SOCKET_PATH = 100
 
 def _socket_of(folder: Path) -> Path:
     """Return a socket path for *folder*: the kernel takes no longer one than 107 bytes."""
-    socket = folder / "valkey.sock"
-    if len(os.fsencode(socket)) <= _LONGEST_SOCKET_PATH:
-        return socket
+    path = folder / "valkey.sock"
+    if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
+        return path
     digest = hashlib.blake2b(os.fsencode(folder), digest_size=8).hexdigest()
     return Path(tempfile.gettempdir()) / f"rerank-canary-{digest}.sock"
 
@@ -48,6 +50,15 @@ def connect(url: str, timeout_seconds: float) -> Redis:
 
 class StoreNotStarted(Exception):
     """The embedded Valkey did not come up; the message has its last words."""
+
+
+class _State(enum.Enum):
+    """What is at the socket."""
+
+    ABSENT = enum.auto()
+    HANGS = enum.auto()
+    """Somebody listens but does not answer, or still reads the append-only file: a second one would fight it."""
+    ANSWERS = enum.auto()
 
 
 class EmbeddedValkey:
@@ -74,27 +85,40 @@ class EmbeddedValkey:
             StoreNotStarted: it did not, or another process works in this folder.
 
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._take_lock()
-        if await self._answers():
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            found = await self._probe()
+            if found is _State.ABSENT:
+                self._spawn()
+        except OSError as exc:
+            raise StoreNotStarted(f"{self._folder} cannot be used: {exc}") from exc
+        await self._wait_until_it_answers()
+        if self._process is None:
             _log.warning("store.taken_over", socket=str(self._socket))
-            return
+
+    def _spawn(self) -> None:
+        if self._process is not None and self._process.poll() is None:  # alive, but its socket was taken away
+            self._process.kill()
+            self._process.wait()
         with (self._folder / "valkey.log").open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own binary and arguments; a fork is over in a moment
+            self._process = subprocess.Popen(  # noqa: S603 - our own binary and arguments; a fork is over in a moment
                 [str(get_binary_path()), *self._arguments()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 process_group=0,  # Ctrl-C is for us: the store must outlive our last flush
             )
+
+    async def _wait_until_it_answers(self) -> None:
         try:
             async with asyncio.timeout(_START_SECONDS):
-                while not await self._answers():
-                    if self._process.poll() is not None:
+                while await self._probe() is not _State.ANSWERS:
+                    if self._process is not None and self._process.poll() is not None:
                         raise StoreNotStarted(self._last_words())
                     await asyncio.sleep(0.02)
         except TimeoutError:
-            raise StoreNotStarted(self._last_words()) from None
+            raise StoreNotStarted(f"no answer at {self._socket} {self._last_words()}") from None
 
     def _take_lock(self) -> None:
         if self._lock is not None:
@@ -121,14 +145,24 @@ class EmbeddedValkey:
             self._lock.close()
             self._lock = None
 
-    async def _answers(self) -> bool:
-        if not self._socket.exists():
-            return False
+    async def _probe(self) -> _State:
         try:
             async with connect(self.url, 1.0) as client:
-                return bool(await client.ping())
+                await client.ping()
         except (RedisError, OSError):
-            return False
+            return _State.HANGS if self._has_listener() else _State.ABSENT
+        return _State.ANSWERS
+
+    def _has_listener(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(0)
+            try:
+                probe.connect(str(self._socket))
+            except BlockingIOError:  # there is one, with a full queue
+                return True
+            except OSError:
+                return False
+        return True
 
     def _arguments(self) -> list[str]:
         settings = {

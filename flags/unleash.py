@@ -61,7 +61,8 @@ class DiskCache(BaseCache):  # type: ignore[misc]  # the SDK ships no types
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
                 with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    json.dump(self._values, file)
+                    # The SDK also keeps times here, which are of this process only and no JSON.
+                    json.dump({key: value for key, value in self._values.items() if isinstance(value, str)}, file)
                 Path(name).replace(self._path)
             except OSError as exc:
                 _log.warning("flag.cache_not_written", path=str(self._path), error=str(exc))

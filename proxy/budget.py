@@ -37,40 +37,34 @@ class Spend(msgspec.Struct, frozen=True):
 class FallbackBudget:
     """The last hour as this clock hour plus what the hour before it still weighs.
 
-    That is the sliding window counter; it never lets more than a few percent over a limit through, and
-    needs two numbers a replica. What this replica spent since the last exchange is counted at once.
+    That is the sliding window counter; it never lets more than a few percent over a limit through. Each
+    replica keeps its own sums and tells the others those, not what was added: told twice, they count once.
     """
 
     def __init__(self, settings: Fallback) -> None:
         self._settings = settings
-        self._hour = -1
-        self._shared = Spend()
-        self._shared_before = Spend()
-        self._unsent = Spend()
+        self._own: dict[int, Spend] = {}
+        self._others: dict[int, Spend] = {}
 
-    def add(self, spend: Spend) -> None:
+    def add(self, spend: Spend, now: float) -> None:
         """Count what one request came to."""
-        self._unsent += spend
+        hour = int(now // HOUR)
+        if hour not in self._own:
+            self._own = {h: s for h, s in self._own.items() if h >= hour - 1}
+        self._own[hour] = self.own(hour) + spend
 
-    def take_unsent(self) -> Spend:
-        """Return what was not shared yet; it counts as shared from now on."""
-        spend, self._unsent = self._unsent, Spend()
-        self._shared += spend
-        return spend
+    def own(self, hour: int) -> Spend:
+        """Return what this replica spent in a clock hour, the newest or the one before it."""
+        return self._own.get(hour, Spend())
 
-    def set_shared(self, hour: int, this_hour: Spend, hour_before: Spend) -> None:
-        """Take the totals of all replicas as the store has them."""
-        self._hour, self._shared, self._shared_before = hour, this_hour, hour_before
-
-    def put_back(self, spend: Spend) -> None:
-        """Count *spend* as unsent again: the store did not take it."""
-        self._unsent += spend
-        self._shared += Spend(-spend.requests, -spend.low_scores, -spend.microdollars)
+    def set_others(self, spends: dict[int, Spend]) -> None:
+        """Take what all other replicas spent, by clock hour."""
+        self._others = spends
 
     def last_hour(self, now: float) -> Spend:
-        """Return the spend of the last hour."""
-        self._turn(now)
-        return self._shared + self._unsent + self._shared_before.scaled(1 - now % HOUR / HOUR)
+        """Return the spend of the last hour, of all replicas."""
+        hour = int(now // HOUR)
+        return self._all(hour) + self._all(hour - 1).scaled(1 - now % HOUR / HOUR)
 
     def exceeded(self, now: float) -> str | None:
         """Return which limit is reached, in words for a warning; None: there is budget left."""
@@ -82,9 +76,5 @@ class FallbackBudget:
             return f"the fallback budget of {self._settings.max_share:.0%} of the requests is spent"
         return None
 
-    def _turn(self, now: float) -> None:
-        hour = int(now // HOUR)
-        if hour != self._hour:
-            self._shared_before = self._shared if hour == self._hour + 1 else Spend()
-            self._shared = Spend()
-            self._hour = hour
+    def _all(self, hour: int) -> Spend:
+        return self.own(hour) + self._others.get(hour, Spend())

@@ -7,6 +7,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 from redis.exceptions import RedisError
 
@@ -22,12 +23,13 @@ _log = structlog.get_logger(__name__)
 
 
 class Exchange:
-    """Adds this replica's spend to the store and takes the total of all. Without the store each counts for itself."""
+    """Writes this replica's spend to the store and reads the others'. Without the store each counts for itself."""
 
     def __init__(
         self,
         store: Redis,
         prefix: str,
+        instance_id: str,
         budget: FallbackBudget,
         *,
         embedded: EmbeddedValkey | None = None,
@@ -35,6 +37,7 @@ class Exchange:
     ) -> None:
         self._store = store
         self._prefix = prefix
+        self._instance_id = instance_id
         self._budget = budget
         self._embedded = embedded
         self._interval = interval_seconds
@@ -63,41 +66,41 @@ class Exchange:
             await asyncio.sleep(self._interval)
 
     async def once(self) -> None:
-        """Do one round trip; a failure is noted and what was not taken is sent with the next."""
+        """Do one round trip; a failure is noted, and the next one tells all that this one would have told."""
         now = time.time()
-        spend = self._budget.take_unsent()
+        hour = int(now // HOUR)
         try:
-            this_hour, hour_before = await self._round_trip(int(now // HOUR), spend)
-        except (RedisError, OSError, TimeoutError) as exc:
-            self._budget.put_back(spend)
+            spends = await self._round_trip((hour, hour - 1))
+        except (RedisError, OSError, TimeoutError, msgspec.MsgspecError) as exc:
             if self.error is None:
                 _log.warning("store.lost", error=type(exc).__name__)
             self.error = type(exc).__name__
             return
-        self._budget.set_shared(int(now // HOUR), this_hour, hour_before)
+        self._budget.set_others(spends)
         if self.error is not None:
             _log.info("store.reached")
         self.error, self.reached_at = None, now
 
-    async def _round_trip(self, hour: int, spend: Spend) -> tuple[Spend, Spend]:
+    async def _round_trip(self, hours: tuple[int, ...]) -> dict[int, Spend]:
+        """Write this replica's own sums and return those of all others."""
         # one hash tag for all keys, so that a cluster keeps them in one slot and takes one pipeline
-        keys = [f"{{{self._prefix}}}:spend:{h}" for h in (hour, hour - 1)]
+        keys = [f"{{{self._prefix}}}:spend:{hour}" for hour in hours]
         async with self._store.pipeline(transaction=False) as pipe:
-            for name in Spend.__struct_fields__:
-                if value := getattr(spend, name):
-                    pipe.hincrby(keys[0], name, value)
-            pipe.expire(keys[0], 2 * HOUR + 60)
+            for key, hour in zip(keys, hours, strict=True):
+                if (own := self._budget.own(hour)) != Spend():
+                    pipe.hset(key, self._instance_id, msgspec.json.encode(own).decode())
+                    pipe.expire(key, 2 * HOUR + 60)
             for key in keys:
                 pipe.hgetall(key)
-            *_, this_hour, hour_before = await pipe.execute()
-        return _spend(this_hour), _spend(hour_before)
+            *_, newest, before = await pipe.execute()
+        return {hour: self._others(found) for hour, found in zip(hours, (newest, before), strict=True)}
+
+    def _others(self, found: dict[str, str]) -> Spend:
+        others = [msgspec.json.decode(text, type=Spend) for name, text in found.items() if name != self._instance_id]
+        return sum(others, Spend())
 
     async def _revive(self, embedded: EmbeddedValkey) -> None:
         try:
             await embedded.start()
         except StoreNotStarted as exc:
             _log.error("store.not_started", error=str(exc))
-
-
-def _spend(fields: dict[str, str]) -> Spend:
-    return Spend(**{name: int(fields.get(name, 0)) for name in Spend.__struct_fields__})

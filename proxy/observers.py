@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
@@ -89,5 +90,6 @@ class BudgetObserver:
                 requests=1,
                 low_scores=int(bool(fallbacks) and exposure.outcome is Outcome.LOW_SCORE),
                 microdollars=round(sum(attempt.cost_dollars for attempt in fallbacks) * 1e6),
-            )
+            ),
+            time.time(),
         )

@@ -8,8 +8,11 @@ data; what is dropped is counted by the SDK's own ``otel.sdk.*`` metrics. Labels
 from __future__ import annotations
 
 import os
+import threading
+import time
 from typing import TYPE_CHECKING, Any, Literal
 
+import structlog
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
@@ -24,8 +27,11 @@ from prometheus_client import CollectorRegistry
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_log = structlog.get_logger(__name__)
+
 Signal = Literal["TRACES", "METRICS", "LOGS"]
 
+_FLUSH_SECONDS = 5.0
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.4, 0.6, 0.8, 1, 1.5, 2.5, 5, 7.5, 10, 20)
 _TOKENS = (64, 256, 1024, 2048, 4096, 8192, 16384, 65536)
 
@@ -43,23 +49,30 @@ class OpenTelemetry:
         readers: list[MetricReader] = [PrometheusMetricReader(scope_info_enabled=False, registry=self.registry)]
         if protocol := _protocol(env, "METRICS"):
             readers.append(PeriodicExportingMetricReader(_exporter(protocol, "METRICS", None)))
-        self.meters = MeterProvider(readers, resource=resource, views=_views())
+        self.meters = MeterProvider(readers, resource=resource, views=_views(), shutdown_on_exit=False)
         self.traces: TracerProvider | None = None
         if protocol := _protocol(env, "TRACES"):
-            self.traces = TracerProvider(resource=resource, meter_provider=self.meters)
+            self.traces = TracerProvider(resource=resource, meter_provider=self.meters, shutdown_on_exit=False)
             exporter = _exporter(protocol, "TRACES", self.meters)
             self.traces.add_span_processor(BatchSpanProcessor(exporter, meter_provider=self.meters))
         self.logs: LoggerProvider | None = None
         if protocol := _protocol(env, "LOGS"):
-            self.logs = LoggerProvider(resource=resource)
+            self.logs = LoggerProvider(resource=resource, shutdown_on_exit=False)
             exporter = _exporter(protocol, "LOGS", self.meters)
             self.logs.add_log_record_processor(BatchLogRecordProcessor(exporter, meter_provider=self.meters))
 
     def close(self) -> None:
-        """Send what is left, for as long as the exporters' own timeouts allow. Blocks."""
-        for provider in (self.traces, self.logs, self.meters):
-            if provider is not None:
-                provider.shutdown()
+        """Send what is left, for a few seconds at most: a collector that hangs must not keep the process. Blocks."""
+        providers = [provider for provider in (self.traces, self.logs, self.meters) if provider is not None]
+        # Daemons, because the SDK's own calls cannot be broken off: one that hangs ends with the process.
+        threads = [threading.Thread(target=provider.shutdown, daemon=True) for provider in providers]
+        end = time.monotonic() + _FLUSH_SECONDS
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        if any(thread.is_alive() for thread in threads):
+            _log.warning("telemetry.not_flushed", seconds=_FLUSH_SECONDS)
 
 
 def _protocol(env: Mapping[str, str], signal: Signal) -> str | None:

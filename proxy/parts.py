@@ -85,7 +85,9 @@ class Parts:
         self.embedded = None if settings.store.url else EmbeddedValkey(settings.data_dir / "store")
         url = settings.store.url.reveal() if settings.store.url else self.embedded.url if self.embedded else ""
         self.store = connect(url, settings.store.timeout_seconds)
-        self.exchange = Exchange(self.store, settings.store.prefix, self.budget, embedded=self.embedded)
+        self.exchange = Exchange(
+            self.store, settings.store.prefix, self.instance_id, self.budget, embedded=self.embedded
+        )
         self.otel = OpenTelemetry(env, self.version, self.instance_id)
         self.telemetry = OtelObserver(self.otel)
         self.observers = Observers([BudgetObserver(self.budget), self.telemetry, LogObserver()])

@@ -29,6 +29,16 @@ ENCODING = "o200k_base"
 """Of GPT-4o and later; near enough elsewhere to cut and to plan windows by."""
 _TOKENS_AROUND_A_DOCUMENT = 8
 _SURE = 0.995
+_KNOWN_CODES = frozenset(
+    {
+        "account_deactivated",
+        "insufficient_quota",
+        "invalid_api_key",
+        "invalid_organization",
+        "model_not_found",
+        "unsupported_country_region_territory",
+    }
+)
 """A score of 100 as a probability; logits stay finite."""
 
 NO_STAND_IN = "the stand-in language model answered, not a real one: set OPENAI_API_KEY"
@@ -153,7 +163,8 @@ class LlmArm:
             raise BackendError("the language model's rate limit is reached") from exc
         except openai.APIStatusError as exc:
             if exc.status_code in {401, 403, 404}:  # nobody will mend these but a person
-                _log.error("llm.refused", status=exc.status_code, code=exc.code, model=self._settings.model)
+                code = exc.code if exc.code in _KNOWN_CODES else None  # some servers quote the request in it
+                _log.error("llm.refused", status=exc.status_code, code=code, model=self._settings.model)
             raise BackendError(f"the language model's server answered {exc.status_code}") from exc
         except openai.APIConnectionError as exc:
             raise BackendError("the language model's server cannot be reached") from exc

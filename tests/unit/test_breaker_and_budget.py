@@ -49,67 +49,76 @@ def test_a_trial_that_succeeds_closes_and_one_that_fails_does_not() -> None:
 
 
 def budget(**fields: float) -> FallbackBudget:
-    made = FallbackBudget(Fallback(**{"max_share": 0.2, "max_dollars_per_hour": 1.0, "min_requests": 10, **fields}))  # type: ignore[arg-type]
-    made.set_shared(12, Spend(), Spend())
-    return made
+    return FallbackBudget(Fallback(**{"max_share": 0.2, "max_dollars_per_hour": 1.0, "min_requests": 10, **fields}))  # type: ignore[arg-type]
 
 
 def test_a_share_counts_only_from_enough_requests_on() -> None:
     made = budget()
-    made.add(Spend(requests=9, low_scores=9))
+    made.add(Spend(requests=9, low_scores=9), NOON)
     assert made.exceeded(NOON) is None
-    made.add(Spend(requests=1))
+    made.add(Spend(requests=1), NOON)
     assert "20%" in str(made.exceeded(NOON))
 
 
 def test_under_the_share_there_is_budget() -> None:
     made = budget()
-    made.add(Spend(requests=100, low_scores=19))
+    made.add(Spend(requests=100, low_scores=19), NOON)
     assert made.exceeded(NOON) is None
-    made.add(Spend(low_scores=1))
+    made.add(Spend(low_scores=1), NOON)
     assert made.exceeded(NOON)
 
 
 def test_dollars_count_from_the_first() -> None:
     made = budget()
-    made.add(Spend(requests=1, microdollars=1_000_000))
+    made.add(Spend(requests=1, microdollars=1_000_000), NOON)
     assert "$1 an hour" in str(made.exceeded(NOON))
 
 
 def test_what_other_replicas_spent_counts_too() -> None:
     made = budget()
-    made.set_shared(12, Spend(microdollars=999_999), Spend())
+    made.set_others({12: Spend(microdollars=999_999)})
     assert made.exceeded(NOON) is None
-    made.add(Spend(microdollars=1))
+    made.add(Spend(microdollars=1), NOON)
     assert made.exceeded(NOON)
 
 
 def test_the_hour_before_fades_away() -> None:
     made = budget()
-    made.set_shared(12, Spend(), Spend(microdollars=1_200_000))
+    made.set_others({11: Spend(microdollars=1_200_000)})
     assert made.exceeded(NOON)
     assert made.exceeded(NOON + HOUR / 2) is None
 
 
 def test_a_new_hour_makes_the_last_one_the_hour_before() -> None:
     made = budget()
-    made.set_shared(12, Spend(microdollars=2_000_000), Spend(microdollars=5_000_000))
-    assert made.last_hour(NOON + HOUR).microdollars == 2_000_000
+    made.add(Spend(microdollars=2_000_000), NOON)
+    made.set_others({12: Spend(microdollars=1), 11: Spend(microdollars=5_000_000)})
+    assert made.last_hour(NOON + HOUR).microdollars == 2_000_001
     assert made.last_hour(NOON + 2.5 * HOUR).microdollars == 0
 
 
-@given(st.lists(st.booleans(), max_size=20))
-def test_nothing_is_lost_or_doubled_on_the_way_to_the_store(reached: list[bool]) -> None:
+def test_no_more_than_two_hours_are_kept() -> None:
     made = budget()
-    stored = Spend()
-    for ok in reached:
-        made.add(Spend(requests=1, microdollars=5))
-        spend = made.take_unsent()
-        if ok:
-            stored += spend
-            made.set_shared(12, stored, Spend())
-        else:
-            made.put_back(spend)
-        assert made.last_hour(NOON).microdollars == 5 * made.last_hour(NOON).requests
-    assert made.last_hour(NOON).requests == len(reached)
-    assert stored + made.take_unsent() == Spend(requests=len(reached), microdollars=5 * len(reached))
+    for hour in (12, 13, 14):
+        made.add(Spend(requests=1), hour * HOUR)
+    assert [made.own(hour).requests for hour in (12, 13, 14)] == [0, 1, 1]
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=30))
+def test_sums_told_late_or_twice_count_once(steps: list[tuple[int, bool]]) -> None:
+    """Three replicas spend and tell; of some the store hears, but they do not hear back and tell it again."""
+    replicas = [budget() for _ in range(3)]
+    stored: dict[int, Spend] = {}
+
+    def exchange(who: int, *, hears_back: bool) -> None:
+        stored[who] = replicas[who].own(12)
+        if hears_back:
+            replicas[who].set_others({12: sum((s for other, s in stored.items() if other != who), Spend())})
+
+    for who, hears_back in steps:
+        replicas[who].add(Spend(requests=1, microdollars=5), NOON)
+        exchange(who, hears_back=hears_back)
+    for who in (0, 1, 2):
+        exchange(who, hears_back=True)
+    total = Spend(requests=len(steps), microdollars=5 * len(steps))
+    assert {made.last_hour(NOON) for made in replicas} == {total}
