@@ -140,8 +140,11 @@ class LlmArm:
     async def _window(self, query: str, documents: Sequence[str], part: range, deadline: float) -> _Window:
         texts = [documents[i] for i in part]
         completion = await self._complete(query, texts, deadline)
-        content = _content(completion)
-        return _Window(part, read_scores(content, len(texts)), self._usage(completion, query, texts, content))
+        try:
+            content = _content(completion)
+            return _Window(part, read_scores(content, len(texts)), self._usage(completion, query, texts, content))
+        except (AttributeError, TypeError) as exc:  # the SDK hands on what it was sent without a look
+            raise InvalidAnswer("the language model's server answered what is no completion") from exc
 
     async def _complete(self, query: str, texts: Sequence[str], deadline: float) -> ChatCompletion:
         assert self._client is not None

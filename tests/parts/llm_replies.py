@@ -118,6 +118,11 @@ def no_completion() -> Reply:
     return lambda _: HttpAnswer(200, b"<html>It works!</html>", {"content-type": "text/html"})
 
 
+def odd_completion() -> Reply:
+    """Answer 200 with JSON in which nothing is where it should be."""
+    return lambda _: _json({"choices": [{"message": {"content": ["?"]}}, 7], "usage": "many"})
+
+
 def torn() -> Reply:
     """Close the connection in the middle of the answer."""
 
