@@ -182,8 +182,9 @@ class RemoteBackend(_Section, frozen=True, tag_field="kind", tag="remote"):
     on_overload: Literal["pass", "absorb"] = "absorb"
     """A 429 of the server: pass it on to the caller, or wait and try again within the deadline."""
     max_document_tokens: Count = 512
-    tokenizer: str = "shipped"
-    """A folder with a ``tokenizer.json``, to cut documents as the server's model would."""
+    """What a document may have, where `tokenizer` is set or a request forbids to cut."""
+    tokenizer: str | None = None
+    """A folder with the ``tokenizer.json`` to cut documents by. None: the server cuts, with its own."""
     concurrency: Count = 64
     dollars_per_search: Annotated[float, Meta(ge=0)] = 0.0
 

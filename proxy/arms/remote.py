@@ -43,7 +43,7 @@ class _Api(msgspec.Struct, frozen=True):
 _APIS = {
     "tei": _Api("/rerank", "texts", "score", gives_logits=True, fixed={"raw_scores": True, "truncate": True}, batch=32),
     "infinity": _Api("/rerank", gives_logits=True, fixed={"raw_scores": True, "return_documents": False}),
-    "vllm": _Api("/rerank"),
+    "vllm": _Api("/rerank", fixed={"truncate_prompt_tokens": -1}),
     "cohere": _Api("/v2/rerank"),
     "jina": _Api("/v1/rerank", fixed={"return_documents": False}),
 }
@@ -79,9 +79,10 @@ class RemoteArm:
             InvalidModel: the tokenizer to cut with cannot be read.
 
         """
-        folder = find_folder(self._settings.tokenizer)
+        tokenizer = self._settings.tokenizer or "shipped"
+        folder = find_folder(tokenizer)
         if folder is None:
-            raise InvalidModel(f"{self._settings.tokenizer}: is no folder with a tokenizer.json")
+            raise InvalidModel(f"{tokenizer}: is no folder with a tokenizer.json")
         self._encoder = PairEncoder.from_file(folder / "tokenizer.json")
         key = self._settings.api_key
         self._client = httpx.AsyncClient(
@@ -120,9 +121,8 @@ class RemoteArm:
             raise Overloaded("too many calls to the reranking server are under way", retry_after_seconds=1)
         self._running += 1
         began = time.perf_counter()
-        limit = min(self._settings.max_document_tokens, max_document_tokens or self._settings.max_document_tokens)
         try:
-            texts, cut = await asyncio.to_thread(self._encoder.cut_texts, documents, limit)
+            texts, cut = await self._cut(documents, max_document_tokens)
             tokenized = time.perf_counter()
             parts = [texts[i : i + self._batch] for i in range(0, len(texts), self._batch)]
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
@@ -145,6 +145,16 @@ class RemoteArm:
             else (),
         )
 
+    async def _cut(self, documents: Sequence[str], max_tokens: int | None) -> tuple[Sequence[str], int]:
+        """Return the documents as they are sent, and how many lost some: cutting is left to the server if it can be."""
+        assert self._encoder is not None
+        limits = [max_tokens] if max_tokens else []
+        if self._settings.tokenizer is not None:
+            limits.append(self._settings.max_document_tokens)
+        if not limits or max(map(len, documents), default=0) <= min(limits):  # a token has one character or more
+            return documents, 0
+        return await asyncio.to_thread(self._encoder.cut_texts, documents, min(limits))
+
     def first_too_long(self, query: str, documents: Sequence[str]) -> int | None:
         """Return the index of the first document that would be cut, None if all fit."""
         del query
@@ -166,10 +176,13 @@ class RemoteArm:
         body: dict[str, Any] = {"query": query, self._api.documents: texts, **self._api.fixed}
         if self._settings.model:
             body["model"] = self._settings.model
+        content = msgspec.json.encode(body)
         wait = _FIRST_WAIT_SECONDS
         while True:
             try:
-                response = await client.post(self._api.path, json=body)
+                response = await client.post(
+                    self._api.path, content=content, headers={"content-type": "application/json"}
+                )
             except httpx.TimeoutException as exc:
                 raise DeadlineExceeded("the reranking server did not answer in time") from exc
             except httpx.HTTPError as exc:

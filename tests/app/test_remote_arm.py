@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -63,12 +63,12 @@ def by_length(body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
 
 
 async def ask(
-    server: Tei, texts: list[str], *, seconds: float = 5.0, on_overload: Literal["pass", "absorb"] = "absorb"
+    server: Tei, texts: list[str], *, seconds: float = 5.0, max_tokens: int | None = None, **settings: Any
 ) -> tuple[float, ...]:
-    arm = RemoteArm(RemoteBackend(api="tei", base_url=server.url, on_overload=on_overload))
+    arm = RemoteArm(RemoteBackend(api="tei", base_url=server.url, **settings))
     await arm.start()
     try:
-        answer = await arm.score("q", texts, deadline=time.monotonic() + seconds)
+        answer = await arm.score("q", texts, deadline=time.monotonic() + seconds, max_document_tokens=max_tokens)
     finally:
         await arm.close()
     return answer.logits
@@ -80,6 +80,26 @@ async def test_a_batch_over_the_servers_limit_is_split_and_put_together_again() 
         assert await ask(server, texts) == tuple(float(len(text)) for text in texts)
     assert sorted(len(body["texts"]) for body in server.asked) == [2, 4, 4]
     assert all(body["raw_scores"] is True for body in server.asked)
+
+
+LONG = "word " * 600
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [
+        pytest.param({}, 600, id="by the server"),
+        pytest.param({"tokenizer": "shipped"}, 512, id="by a tokenizer of ours"),
+        pytest.param({"max_tokens": 100}, 100, id="where the caller says so"),
+        pytest.param({"tokenizer": "shipped", "max_tokens": 100}, 100, id="by the tighter of both"),
+    ],
+)
+async def test_long_documents_are_cut(asked: dict[str, Any], sent: int) -> None:
+    with Tei(by_length) as server:
+        await ask(server, ["short", LONG], **asked)
+    [body] = server.asked
+    assert body["truncate"] is True
+    assert [len(text.split()) for text in body["texts"]] == [1, sent]
 
 
 async def test_a_full_server_is_waited_for_within_the_deadline() -> None:

@@ -57,7 +57,7 @@ async def arm(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[A
     else:
         server = await serve_words(tmp_path)
         url = f"http://127.0.0.1:{server[0].port}"
-        made = RemoteArm(RemoteBackend(api=request.param, base_url=url, model="any"))
+        made = RemoteArm(RemoteBackend(api=request.param, base_url=url, model="any", tokenizer="shipped"))
     await made.start()
     yield made
     await made.close()
