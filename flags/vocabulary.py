@@ -35,6 +35,8 @@ class Reason(StrEnum):
     """The candidate cannot serve (loading, unhealthy): control."""
     LATCHED = "latched"
     """A rollback holds: control, whatever the flag says."""
+    RETIRED = "retired"
+    """The old arm is retired to a fallback: candidate, whatever the flag says."""
 
 
 class FlagContext(msgspec.Struct, frozen=True):

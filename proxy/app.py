@@ -17,6 +17,7 @@ from proxy.errors import ProxyError, TooLarge
 from proxy.routes.control import control_routes
 from proxy.routes.data import data_routes
 from proxy.routes.probes import client_routes, probe_routes
+from proxy.routes.rollout import rollout_routes
 from proxy.wire.canonical import error_body
 from proxy.wire.detect import JINA
 
@@ -40,7 +41,9 @@ def create_data_app(parts: Parts) -> Litestar:
 
 def create_control_app(parts: Parts) -> Litestar:
     """Return the control plane."""
-    return _create(parts, "rerank-canary control plane", [*control_routes(), *probe_routes()], 1 << 20)
+    return _create(
+        parts, "rerank-canary control plane", [*control_routes(), *rollout_routes(), *probe_routes()], 1 << 20
+    )
 
 
 def _create(parts: Parts, title: str, routes: list[HTTPRouteHandler], max_body_bytes: int) -> Litestar:
@@ -74,11 +77,19 @@ def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Res
         limit = request.app.state.parts.settings.limits.max_body_bytes
         return _on_proxy_error(request, TooLarge(f"the body is longer than {limit} bytes", field="body"))
     codes = {404: "not_found", 405: "method_not_allowed"}
-    shown = ProxyError(error.detail)
+    shown = ProxyError(_named_fields(error) or error.detail)
     body = error_body(shown, request_id := uuid4().hex)
     code = codes.get(error.status_code, "invalid_request")
     body |= {"type": code, "code": code, "error": body["error"] | {"type": code, "code": code}}
     return _json(body, error.status_code, {"x-request-id": request_id, **(error.headers or {})})
+
+
+def _named_fields(error: HTTPException) -> str:
+    """Return what a validation says of each field; nothing where the error is no validation."""
+    found = error.extra if isinstance(error.extra, list) else []
+    return "; ".join(
+        f"{each.get('key', 'body')}: {each.get('message', '')}" for each in found if isinstance(each, dict)
+    )
 
 
 def _on_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

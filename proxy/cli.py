@@ -17,6 +17,7 @@ from flags.store import StoreNotStarted
 from proxy.configuration import load
 from proxy.errors import InvalidModel, InvalidSettings
 from proxy.logs import configure_logs
+from proxy.rollout_cli import COMMANDS
 from proxy.secrets import hash_key, new_key
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ def make_key() -> None:
     key = new_key()
     click.echo(key)
     click.echo(hash_key(key))
+
+
+for _command in COMMANDS:
+    main.add_command(_command)
 
 
 def _settings(file: Path | None) -> Settings:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from flags.ramp import check_plan
 from proxy.errors import InvalidSettings
 from proxy.secrets import Secret, is_hashed_key
 from proxy.settings import CrossEncoderBackend, Settings
@@ -31,6 +32,7 @@ _COMMON_VARIABLES = {
     "REDIS_URL": ("store", "url"),
     "UNLEASH_URL": ("flag", "url"),
     "UNLEASH_API_TOKEN": ("flag", "token"),
+    "UNLEASH_ADMIN_TOKEN": ("flag", "admin_token"),
 }
 _DEFAULT_KINDS = {"gpt": "llm", "cross-encoder": "cross-encoder"}
 
@@ -132,6 +134,8 @@ def _decode(kind: type, value: object) -> object:
 
 
 def _check(settings: Settings) -> None:
+    if wrong := check_plan(settings.ramp.stages):
+        raise InvalidSettings(f"$.ramp.stages: {wrong}")
     for role in ("control", "candidate", "fallback"):
         name = getattr(settings.arms, role)
         try:

@@ -5,6 +5,7 @@ ProxyError
 │   └── MalformedBody   400  the body is no JSON at all
 ├── Unauthorized        401  no key, or a wrong one
 ├── Forbidden           403  a key that may not do this
+├── Conflict            409  the state does not allow what was asked for
 ├── TooLarge            413  a body or a document over its limit
 ├── TooManyDocuments    422  more documents, or tokens, than the limits allow
 ├── Overloaded          429  a queue is full; come back after `retry_after_seconds`
@@ -63,6 +64,13 @@ class Forbidden(ProxyError):
 
     status = 403
     code = "forbidden"
+
+
+class Conflict(ProxyError):
+    """What is asked for is not allowed in the present state; the message says what would be."""
+
+    status = 409
+    code = "conflict"
 
 
 class TooLarge(ProxyError):

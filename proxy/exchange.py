@@ -1,44 +1,79 @@
-"""What a replica tells the others, once a second in one round trip; requests never wait for it."""
+"""What a replica tells the others and asks of them, once a second in one round trip; requests never wait for it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
 from redis.exceptions import RedisError
 
-from flags.store import EmbeddedValkey, StoreNotStarted
+from flags.store import StoreNotStarted
 from proxy.budget import HOUR, Spend
 
 if TYPE_CHECKING:
-    from redis.asyncio import Redis
+    from collections.abc import Sequence
 
+    from redis.asyncio import Redis
+    from redis.asyncio.client import Pipeline
+
+    from flags.membership import Membership
+    from flags.store import EmbeddedValkey, Exchanged
     from proxy.budget import FallbackBudget
 
 _log = structlog.get_logger(__name__)
 
 
+class SharedSpend:
+    """Writes this replica's spend and reads the others'; without the store each counts for itself."""
+
+    def __init__(self, budget: FallbackBudget, prefix: str, instance_id: str) -> None:
+        self._budget = budget
+        self._prefix = prefix
+        self._instance_id = instance_id
+        self._hours: tuple[int, int] = (0, 0)
+
+    def ask(self, pipe: Pipeline) -> None:
+        """Queue the sums of this replica and the question for all of them."""
+        hour = int(time.time() // HOUR)
+        self._hours = (hour, hour - 1)
+        # one hash tag for all keys, so that a cluster keeps them in one slot and takes one pipeline
+        keys = [f"{{{self._prefix}}}:spend:{h}" for h in self._hours]
+        for key in keys:
+            pipe.hgetall(key)
+        for key, h in zip(keys, self._hours, strict=True):
+            if (own := self._budget.own(h)) != Spend():
+                pipe.hset(key, self._instance_id, msgspec.json.encode(own).decode())
+                pipe.expire(key, 2 * HOUR + 60)
+
+    def take(self, answers: Sequence[Any]) -> None:
+        """Take what all others spent."""
+        found = zip(self._hours, answers[:2], strict=True)
+        self._budget.set_others({hour: self._others(fields) for hour, fields in found})
+
+    def _others(self, found: dict[str, str]) -> Spend:
+        others = [msgspec.json.decode(text, type=Spend) for name, text in found.items() if name != self._instance_id]
+        return sum(others, Spend())
+
+
 class Exchange:
-    """Writes this replica's spend to the store and reads the others'. Without the store each counts for itself."""
+    """The one round trip of a second, for all who have something to tell or to ask."""
 
     def __init__(
         self,
         store: Redis,
-        prefix: str,
-        instance_id: str,
-        budget: FallbackBudget,
+        exchanged: Sequence[Exchanged],
+        membership: Membership,
         *,
         embedded: EmbeddedValkey | None = None,
         interval_seconds: float = 1.0,
     ) -> None:
         self._store = store
-        self._prefix = prefix
-        self._instance_id = instance_id
-        self._budget = budget
+        self._exchanged = (*exchanged, membership)
+        self._membership = membership
         self._embedded = embedded
         self._interval = interval_seconds
         self._task: asyncio.Task[None] | None = None
@@ -51,12 +86,16 @@ class Exchange:
         self._task = asyncio.create_task(self._run(), name="exchange")
 
     async def close(self) -> None:
-        """Exchange a last time."""
+        """Exchange a last time, and leave."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
         await self.once()
+        with contextlib.suppress(RedisError, OSError):
+            async with self._store.pipeline(transaction=False) as pipe:
+                self._membership.leave(pipe)
+                await pipe.execute()
 
     async def _run(self) -> None:
         while True:
@@ -68,36 +107,27 @@ class Exchange:
     async def once(self) -> None:
         """Do one round trip; a failure is noted, and the next one tells all that this one would have told."""
         now = time.time()
-        hour = int(now // HOUR)
         try:
-            spends = await self._round_trip((hour, hour - 1))
-        except (RedisError, OSError, TimeoutError, msgspec.MsgspecError) as exc:
+            await self._round_trip()
+        except (RedisError, OSError, msgspec.MsgspecError) as exc:
             if self.error is None:
                 _log.warning("store.lost", error=type(exc).__name__)
             self.error = type(exc).__name__
             return
-        self._budget.set_others(spends)
         if self.error is not None:
             _log.info("store.reached")
         self.error, self.reached_at = None, now
 
-    async def _round_trip(self, hours: tuple[int, ...]) -> dict[int, Spend]:
-        """Write this replica's own sums and return those of all others."""
-        # one hash tag for all keys, so that a cluster keeps them in one slot and takes one pipeline
-        keys = [f"{{{self._prefix}}}:spend:{hour}" for hour in hours]
+    async def _round_trip(self) -> None:
         async with self._store.pipeline(transaction=False) as pipe:
-            for key, hour in zip(keys, hours, strict=True):
-                if (own := self._budget.own(hour)) != Spend():
-                    pipe.hset(key, self._instance_id, msgspec.json.encode(own).decode())
-                    pipe.expire(key, 2 * HOUR + 60)
-            for key in keys:
-                pipe.hgetall(key)
-            *_, newest, before = await pipe.execute()
-        return {hour: self._others(found) for hour, found in zip(hours, (newest, before), strict=True)}
-
-    def _others(self, found: dict[str, str]) -> Spend:
-        others = [msgspec.json.decode(text, type=Spend) for name, text in found.items() if name != self._instance_id]
-        return sum(others, Spend())
+            ends: list[int] = []
+            for each in self._exchanged:
+                each.ask(pipe)
+                ends.append(len(pipe))
+            answers = await pipe.execute()
+        begins = [0, *ends[:-1]]
+        for each, begin, end in zip(self._exchanged, begins, ends, strict=True):
+            each.take(answers[begin:end])
 
     async def _revive(self, embedded: EmbeddedValkey) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 from opentelemetry import trace
 from opentelemetry._logs import SeverityNumber
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.util.types import AttributeValue
 
+    from flags.record import AuditEntry
     from proxy.otel import OpenTelemetry
 
 _FLAG_REASONS = {
@@ -51,6 +53,7 @@ class OtelObserver:
         self._llm_tokens = meter.create_histogram(
             "gen_ai.client.token.usage", "{token}", "Tokens of the language model"
         )
+        self._changes = meter.create_counter("rerank.ramp.changes", "{change}", "Changes of the rollout's record")
         self._http = meter.create_histogram("http.server.request.duration", "s", "HTTP requests by route")
         self._tracer = telemetry.traces.get_tracer("rerank-canary") if telemetry.traces else None
         self._events = telemetry.logs.get_logger("rerank-canary") if telemetry.logs else None
@@ -74,6 +77,21 @@ class OtelObserver:
             "http.response.status_code": status,
         }
         self._http.record(seconds, labels)
+
+    def audit(self, entry: AuditEntry) -> None:
+        """Take note of a change of the rollout."""
+        self._changes.add(1, {"rerank.ramp.action": entry.action, "rerank.ramp.through": entry.through.value})
+        if self._events is not None:
+            self._events.emit(
+                timestamp=int(entry.at * _NS),
+                severity_number=SeverityNumber.WARN if entry.rollback_id else SeverityNumber.INFO,
+                event_name="rerank.ramp.changed",
+                attributes={
+                    f"rerank.ramp.{name}": value
+                    for name, value in msgspec.to_builtins(entry).items()
+                    if isinstance(value, str | int | float)
+                },
+            )
 
     def observe(self, exposure: Exposure) -> None:
         """Take note of one served request."""

@@ -21,12 +21,14 @@ from proxy.breaker import Breaker
 from proxy.budget import FallbackBudget
 from proxy.doubt import Doubt, doubt_of
 from proxy.errors import Overloaded
-from proxy.exchange import Exchange
+from proxy.exchange import Exchange, SharedSpend
 from proxy.exposure import Role
 from proxy.keys import Keys, token_of
+from proxy.observed_share import ObservedShare
 from proxy.observers import BudgetObserver, LogObserver, Observers
 from proxy.otel import OpenTelemetry
 from proxy.otel_observer import OtelObserver
+from proxy.rollout import Rollout, flag_file
 from proxy.secrets import read_or_create
 from proxy.service import Service
 from proxy.settings import CrossEncoderBackend, LlmBackend
@@ -77,7 +79,6 @@ class Parts:
         self.keys = Keys(
             settings.auth, settings.auth.control_tokens or [token_of("local", self._secret("control.token"))]
         )
-        self.gate = self._make_gate()
         self.stand_in: StandIn | None = None
         self.arms = dict(arms) if arms is not None else self._make_arms()
         self.trier = Trier(self._bind())
@@ -85,13 +86,26 @@ class Parts:
         self.embedded = None if settings.store.url else EmbeddedValkey(settings.data_dir / "store")
         url = settings.store.url.reveal() if settings.store.url else self.embedded.url if self.embedded else ""
         self.store = connect(url, settings.store.timeout_seconds)
-        self.exchange = Exchange(
-            self.store, settings.store.prefix, self.instance_id, self.budget, embedded=self.embedded
-        )
         self.otel = OpenTelemetry(env, self.version, self.instance_id)
         self.telemetry = OtelObserver(self.otel)
-        self.observers = Observers([BudgetObserver(self.budget), self.telemetry, LogObserver()])
-        self.service = Service(settings, self.gate, self.trier, self.budget, self.observers.observe)
+        observed = ObservedShare()
+        self.rollout = Rollout(
+            settings,
+            self._make_gate(),
+            self.store,
+            instance_id=self.instance_id,
+            version=self.version,
+            observed=observed,
+            is_ready=lambda: all(self.readiness().values()),
+            on_audit=self.telemetry.audit,
+        )
+        self.gate: Gate = self.rollout.gate
+        spend = SharedSpend(self.budget, settings.store.prefix, self.instance_id)
+        self.exchange = Exchange(
+            self.store, [spend, self.rollout.control], self.rollout.membership, embedded=self.embedded
+        )
+        self.observers = Observers([BudgetObserver(self.budget), observed, self.telemetry, LogObserver()])
+        self.service = Service(settings, self.gate, self.rollout.latch, self.trier, self.budget, self.observers.observe)
         self.in_flight = InFlight(settings.server.max_connections)
         self.is_draining = False
         self._export_gauges()
@@ -113,7 +127,7 @@ class Parts:
                 poll_seconds=flag.poll_seconds,
                 timeout_seconds=flag.timeout_seconds,
             )
-        file = flag.file or self.settings.data_dir / "flags.json"
+        file = flag_file(self.settings)
         if flag.file is None and not file.exists():
             write_flag_file(file, flag.key, flag.initial_share_percent)
         return FileGate(file, flag.key)
@@ -162,6 +176,7 @@ class Parts:
         await asyncio.gather(*(arm.start() for arm in self.arms.values()))
         self.trier.doubt = self._make_doubt()
         self.exchange.start()
+        self.rollout.start()
 
     def _make_doubt(self) -> Doubt:
         candidate = self.arms.get(self.settings.arms.candidate)
@@ -171,6 +186,7 @@ class Parts:
 
     async def close(self) -> None:
         """Close in the order of a shutdown: flush what was counted, then the clients, telemetry last."""
+        await self.rollout.close()
         await self.exchange.close()
         await asyncio.gather(*(arm.close() for arm in self.arms.values()))
         await self.gate.close()
@@ -214,6 +230,7 @@ class Parts:
                 "age_seconds": state.age_seconds(now),
                 "error": state.error,
             },
+            "rollout": self.rollout.status(),
             "roles": {
                 role.value: {
                     "model": bound.arm.model,
@@ -245,6 +262,10 @@ class Parts:
             rollout = self.gate.state.rollout
             return [] if rollout is None else [(rollout.share_percent if rollout.is_enabled else 0, {})]
 
+        def wanted() -> Iterable[tuple[float, dict[str, str]]]:
+            record = self.rollout.latch.record
+            return [] if record is None else [(record.ramp.share_percent, {})]
+
         def breakers() -> Iterable[tuple[float, dict[str, str]]]:
             return [(float(b.breaker.is_open), {"rerank.role": role.value}) for role, b in self.trier.arms.items()]
 
@@ -264,6 +285,8 @@ class Parts:
         gauge("rerank.queue.documents", "{document}", "Documents waiting for the model", waiting)
         gauge("rerank.observer.failures", "{failure}", "Records lost to a failing observer", failures)
         gauge("rerank.requests.in_flight", "{request}", "Requests under way", lambda: [(self.in_flight.count, {})])
+        gauge("rerank.latch.set", "1", "1 while a rollback holds", lambda: [(float(self.rollout.latch.is_set), {})])
+        gauge("rerank.ramp.share", "%", "Share of the users that the rollout's record wants", wanted)
         gauge(
             "rerank.store.up",
             "1",

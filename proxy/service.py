@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flags.gate import Gate
+    from flags.latch import Latch
     from proxy.attempts import Tried, Trier
     from proxy.budget import FallbackBudget
     from proxy.settings import Settings
@@ -85,12 +86,14 @@ class Service:
         self,
         settings: Settings,
         gate: Gate,
+        latch: Latch,
         trier: Trier,
         budget: FallbackBudget,
         observe: Callable[[Exposure], None],
     ) -> None:
         self._settings = settings
         self._gate = gate
+        self._latch = latch
         self._trier = trier
         self._budget = budget
         self._observe = observe
@@ -128,7 +131,7 @@ class Service:
     def assign(self, caller: Caller) -> Assignment:
         """Return the arm of *caller*: the flag decides, everything else can only say control."""
         assignment = self._gate.assign(caller.who.context)
-        if caller.forced is not None:
+        if caller.forced is not None and not (self._latch.is_set and caller.forced is Arm.CANDIDATE):
             return msgspec.structs.replace(assignment, arm=caller.forced, reason=Reason.FORCED)
         if assignment.arm is Arm.CONTROL:
             return assignment

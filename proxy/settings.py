@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, field
 
+from flags.ramp import DEFAULT_PLAN, Stage
 from flags.vocabulary import Arm
 from proxy.secrets import Secret
 
@@ -100,6 +101,24 @@ class Flag(_Section, frozen=True):
     """A flag state to begin with where the Unleash server was never reached."""
     poll_seconds: Annotated[int, Meta(ge=1)] = 1
     timeout_seconds: Seconds = 2.0
+    admin_token: Secret | None = None
+    """For Unleash's admin API. None: the share is changed in Unleash only, and a rollback by the latch alone."""
+    project: str = "default"
+    admin_environment: str | None = None
+    """Where the share is changed. None: the environment that `token` is for."""
+
+
+class Ramp(_Section, frozen=True):
+    """How the share rises."""
+
+    stages: tuple[Stage, ...] = DEFAULT_PLAN
+    """Each with the shortest time to stay; the last is 100 %."""
+    auto_advance: bool = False
+    """False: a stage that is passed waits for an operator."""
+    cool_down_seconds: Annotated[float, Meta(ge=0)] = 3600.0
+    """After a rollback, until it may be re-armed; doubles with each rollback."""
+    audit_entries: Count = 10_000
+    """How many changes the audit trail keeps."""
 
 
 class CrossEncoderBackend(_Section, frozen=True, tag_field="kind", tag="cross-encoder"):
@@ -278,6 +297,7 @@ class Settings(_Section, frozen=True):
     auth: Auth = Auth()
     identity: Identity = Identity()
     flag: Flag = Flag()
+    ramp: Ramp = Ramp()
     arms: Arms = Arms()
     backends: dict[str, Backend] = {}
     deadline: Deadline = Deadline()

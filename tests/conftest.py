@@ -38,7 +38,7 @@ async def make_plane(tmp_path: Path) -> AsyncIterator[Callable[..., Plane]]:
 
     def make(**env: str) -> Plane:
         plane = Plane(tmp_path / str(len(made)), env)
-        plane.parts.gate.reload()  # type: ignore[attr-defined]  # the file gate, read at once
+        plane.parts.rollout.flag_gate.reload()  # type: ignore[attr-defined]  # the file gate, read at once
         made.append(plane)
         return plane
 

@@ -1,0 +1,208 @@
+"""Changes of the record, on whichever replica they are asked for: a command, a rollback, a store that lost it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import msgspec
+import structlog
+from msgspec.structs import replace
+from redis.exceptions import RedisError
+
+from flags.ramp import Refused, Rollback
+from flags.record import AuditEntry, RampRecord, Through, changed, entry_of, wins, with_rollback
+from flags.record_store import NewerRecord, RecordStore, decode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from redis.asyncio.client import Pipeline
+
+    from flags.latch import Latch
+    from flags.ramp import Ramp
+
+_log = structlog.get_logger(__name__)
+
+_TRIES = 8
+
+
+class StoreAway(Exception):
+    """The shared store cannot be reached, or has no record yet."""
+
+
+class By(msgspec.Struct, frozen=True, kw_only=True):
+    """Who asks for a change, and why."""
+
+    actor: str
+    through: Through
+    reason: str = ""
+    request_id: str = ""
+    evidence: str = ""
+
+
+class RampControl:
+    """The only one that writes the record. Follows it, too: by the exchange and by the feed."""
+
+    def __init__(self, latch: Latch, records: RecordStore, on_audit: Callable[[AuditEntry], None]) -> None:
+        self.latch = latch
+        self._records = records
+        self._on_audit = on_audit
+        self._is_behind: RampRecord | None = None
+        self.has_none = False
+        """The store answered, and had no record."""
+
+    def ask(self, pipe: Pipeline) -> None:
+        """Ask for the record."""
+        pipe.get(self._records.key)
+
+    def take(self, answers: Sequence[str | None]) -> None:
+        """Follow what the store says."""
+        self.follow(decode(answers[0]))
+
+    def follow(self, record: RampRecord | None) -> None:
+        """Follow a record that was read or announced; None: the store has none."""
+        self.has_none = record is None
+        self._is_behind = None
+        if record is not None and not self.latch.take(record):
+            self._is_behind = record
+
+    async def change(self, action: str, work: Callable[[Ramp], Ramp], by: By) -> RampRecord:
+        """Return the record after *work* was done on its ramp; a request that was done before changes nothing.
+
+        Raises:
+            Refused: the ramp does not allow it.
+            StoreAway: nothing was changed, or it is not known whether it was: ask again with the same request id.
+
+        """
+        try:
+            for _ in range(_TRIES):
+                record = await self._read()
+                if by.request_id and by.request_id in record.request_ids:
+                    return record
+                ramp = work(record.ramp)
+                if ramp is record.ramp:
+                    return record
+                after = changed(record, ramp, actor=by.actor, reason=by.reason, request_id=by.request_id)
+                if await self._swap(record, after, action, by):
+                    return after
+        except (RedisError, OSError) as exc:
+            raise StoreAway(f"the shared store cannot be reached: {type(exc).__name__}") from exc
+        raise StoreAway("the record was changed by others each time")
+
+    async def roll_back(self, by: By) -> Rollback:
+        """Take the candidate out, here at once, everywhere as soon as the store has it.
+
+        It is never refused. With the store away it holds on this replica, is delivered when the store is
+        back, and the flag, set to 0 by whoever can, stops the others.
+        """
+        record = self.latch.record
+        if record is not None and record.is_rolled_back and record.ramp.rollback is not None:
+            return record.ramp.rollback
+        rollback = Rollback(
+            rollback_id=uuid4().hex[:12],
+            at=time.time(),
+            actor=by.actor,
+            reason=by.reason,
+            from_share_percent=record.ramp.share_percent if record else 0,
+            request_id=by.request_id,
+        )
+        self.latch.decide(rollback)
+        await self.deliver(by)
+        record = self.latch.record
+        return record.ramp.rollback if record and record.ramp.rollback and self.latch.undelivered is None else rollback
+
+    async def deliver(self, by: By | None = None) -> None:
+        """Bring a rollback that was decided here into the store."""
+        rollback = self.latch.undelivered
+        if rollback is None:
+            return
+        by = by or By(actor=rollback.actor, through=Through.RECOVERY, reason=rollback.reason)
+        try:
+            for _ in range(_TRIES):
+                record = await self._read()
+                self.latch.take(record)
+                if self.latch.undelivered is None:
+                    return
+                after = with_rollback(record, rollback, time.time())
+                if await self._swap(record, after, "rollback", by):
+                    return
+        except (RedisError, OSError, StoreAway) as exc:
+            _log.error("rollback.not_delivered", rollback_id=rollback.rollback_id, error=type(exc).__name__)
+
+    async def restore(self) -> None:
+        """Put the record back into a store that lost it, or came back with an older one."""
+        mine = self.latch.record
+        theirs = self._is_behind
+        if mine is None or not (self.has_none or (theirs is not None and wins(mine, theirs))):
+            return
+        after = mine if theirs is None or mine.version > theirs.version else replace(mine, version=theirs.version + 1)
+        by = By(actor="recovery", through=Through.RECOVERY, reason="the store had lost the record")
+        before = RampRecord(ramp=mine.ramp, version=theirs.version if theirs else 0)
+        try:
+            await self._swap(before, after, "restore", by)
+        except (RedisError, OSError) as exc:
+            _log.warning("record.not_restored", error=type(exc).__name__)
+
+    async def begin(self, record: RampRecord) -> None:
+        """Make the first record of a rollout."""
+        by = By(actor=record.actor, through=Through.FLAG, reason=record.reason)
+        await self._swap(replace(record, version=0), record, "begin", by)
+
+    async def settle(self, record: RampRecord, after: RampRecord, action: str, by: By) -> bool:
+        """Set the record after what was done to the flag; False: somebody changed it meanwhile."""
+        return await self._swap(record, replace(after, version=record.version + 1), action, by)
+
+    async def history(self, count: int) -> list[AuditEntry]:
+        """Return the newest audit entries, the newest first.
+
+        Raises:
+            StoreAway: they cannot be read.
+
+        """
+        try:
+            return await self._records.history(count)
+        except (RedisError, OSError) as exc:
+            raise StoreAway(f"the shared store cannot be reached: {type(exc).__name__}") from exc
+
+    async def _read(self) -> RampRecord:
+        record = await self._records.read()
+        mine = self.latch.record
+        if record is None or (mine is not None and wins(mine, record)):
+            self.follow(record)
+            await self.restore()
+            record = await self._records.read()
+        if record is None:
+            raise StoreAway("there is no record of the rollout yet; it is made when the flag was read")
+        return record
+
+    async def _swap(self, before: RampRecord, after: RampRecord, action: str, by: By) -> bool:
+        entry = entry_of(
+            before,
+            after,
+            at=time.time(),
+            through=by.through,
+            action=action,
+            evidence=by.evidence,
+            request_id=by.request_id,
+        )
+        try:
+            await self._records.swap(before.version, after, entry)
+        except NewerRecord as exc:
+            self.follow(exc.record)
+            return False
+        self.follow(after)
+        self._on_audit(entry)
+        return True
+
+
+def refuse_without(writer: object | None) -> None:
+    """Raise where a share is to be changed and nobody may.
+
+    Raises:
+        Refused: there is no way to write the flag.
+
+    """
+    if writer is None:
+        raise Refused("there is no admin token (UNLEASH_ADMIN_TOKEN): change the share in Unleash, it is adopted")

@@ -1,0 +1,163 @@
+"""The record of one rollout: what the replicas agree on, and the trail of how it came to be.
+
+The store keeps one record under a version. Whoever changes it names the version that the change was
+worked out from, and is refused if there is a newer one; so there is one order of all changes, and a
+change is never half there. What a replica decides while the store is away is kept by its latch.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
+
+from flags.ramp import Phase, Ramp, Rollback, roll_back, stage_of
+
+if TYPE_CHECKING:
+    from flags.ramp import Stage
+
+_REMEMBERED_REQUESTS = 64
+ROLLED_BACK = "rolled back "
+"""How a strategy's title begins after a rollback; its id follows."""
+
+
+class Through(StrEnum):
+    """By which way a change came."""
+
+    API = "api"
+    CLI = "cli"
+    FLAG = "flag"
+    """Somebody changed the flag itself, in Unleash's UI or in the file."""
+    GUARD = "guard"
+    TIME = "time"
+    RECOVERY = "recovery"
+    """The store had lost the record."""
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """Who changed what, when, why and by which way. Never changed itself."""
+
+    at: float
+    """Unix seconds."""
+    actor: str
+    through: Through
+    action: str
+    from_share_percent: int
+    to_share_percent: int
+    phase: Phase
+    reason: str = ""
+    request_id: str = ""
+    rollback_id: str = ""
+    evidence: str = ""
+    version: int = 0
+
+
+class RampRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The state that all replicas follow."""
+
+    ramp: Ramp
+    version: int = 0
+    is_pending: bool = False
+    """The flag is still to be written, so that it says what the ramp says."""
+    flag_share_percent: int | None = None
+    """What the flag said when the change was decided; None: it is to be written whatever it says."""
+    reason: str = ""
+    actor: str = ""
+    request_ids: tuple[str, ...] = ()
+    """Of the newest changes: one that comes again changes nothing."""
+
+    @property
+    def is_rolled_back(self) -> bool:
+        """Whether nobody may be given to the candidate."""
+        return self.ramp.is_rolled_back
+
+
+def changed(record: RampRecord, ramp: Ramp, *, actor: str, reason: str, request_id: str = "") -> RampRecord:
+    """Return the next version with another ramp; the flag is to follow if share or group are others."""
+    moves_flag = (ramp.share_percent, ramp.group_id) != (record.ramp.share_percent, record.ramp.group_id)
+    sets_latch = ramp.is_rolled_back and not record.is_rolled_back
+    return replace(
+        record,
+        ramp=ramp,
+        version=record.version + 1,
+        is_pending=record.is_pending or moves_flag or sets_latch,
+        flag_share_percent=None if ramp.is_rolled_back else record.ramp.share_percent,
+        reason=reason,
+        actor=actor,
+        request_ids=(*record.request_ids, request_id)[-_REMEMBERED_REQUESTS:] if request_id else record.request_ids,
+    )
+
+
+def entry_of(
+    before: RampRecord,
+    after: RampRecord,
+    *,
+    at: float,
+    through: Through,
+    action: str,
+    evidence: str = "",
+    request_id: str = "",
+) -> AuditEntry:
+    """Return the audit entry of a change."""
+    rollback = after.ramp.rollback if after.is_rolled_back else None
+    return AuditEntry(
+        at=at,
+        actor=after.actor,
+        through=through,
+        action=action,
+        from_share_percent=before.ramp.share_percent,
+        to_share_percent=after.ramp.share_percent,
+        phase=after.ramp.phase,
+        reason=after.reason,
+        request_id=request_id,
+        rollback_id=rollback.rollback_id if rollback else "",
+        evidence=evidence,
+        version=after.version,
+    )
+
+
+def title_of(record: RampRecord) -> str:
+    """Return what stands in the flag beside the share, for people who look there and for a store that lost all."""
+    if record.is_rolled_back and record.ramp.rollback is not None:
+        return f"{ROLLED_BACK}{record.ramp.rollback.rollback_id}"
+    words = f"{record.ramp.share_percent} % by {record.actor or 'nobody'}"
+    return f"{words}: {record.reason}"[:200] if record.reason else words
+
+
+def record_from_flag(
+    *, flag: str, group_id: str, share_percent: int, title: str, plan: tuple[Stage, ...], now: float
+) -> RampRecord:
+    """Return the first record of a rollout, from what the flag says: a rollback that it names holds on."""
+    ramp = Ramp(
+        rollout_id=flag,
+        group_id=group_id,
+        plan=plan,
+        stage=stage_of(plan, share_percent),
+        share_percent=share_percent,
+        entered_at=now,
+    )
+    if title.startswith(ROLLED_BACK) and share_percent == 0:
+        rollback_id = title.removeprefix(ROLLED_BACK).strip()
+        ramp = roll_back(ramp, rollback_id, now, actor="flag", reason="the flag says so; the store had no record")
+    return RampRecord(ramp=ramp, version=1, actor="flag", reason="read from the flag")
+
+
+def wins(mine: RampRecord, theirs: RampRecord) -> bool:
+    """Tell whether *mine* has to go back into a store that says *theirs*, because that lost something.
+
+    Versions only grow, so an older one means a store that was flushed or came back from an old copy. Of two
+    with one version, which only such a store can bring about, the rollback holds.
+    """
+    if mine.version != theirs.version:
+        return mine.version > theirs.version
+    return mine.is_rolled_back and not theirs.is_rolled_back
+
+
+def with_rollback(record: RampRecord, rollback: Rollback, now: float) -> RampRecord:
+    """Return *record* rolled back as a replica has decided; the same object if it was rolled back since."""
+    if record.is_rolled_back:
+        return record
+    ramp = roll_back(record.ramp, rollback.rollback_id, now, actor=rollback.actor, reason=rollback.reason)
+    return changed(record, ramp, actor=rollback.actor, reason=rollback.reason, request_id=rollback.request_id)

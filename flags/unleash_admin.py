@@ -1,0 +1,134 @@
+"""Writes the share to a real Unleash server, through its admin API.
+
+The order of the calls matters: an environment turned on without a strategy gives the candidate to
+everybody, so the strategy is there, with its share, before the environment is turned on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import msgspec
+
+from flags.flag_writer import FlagForbidden, FlagMoved, FlagNotWritten, FlagShare
+from flags.rollout import ROLLOUT_STRATEGY
+
+_TRIES = 3
+
+
+class _Strategy(msgspec.Struct):
+    id: str
+    name: str
+    parameters: dict[str, str] = {}
+    title: str | None = None
+    disabled: bool = False
+
+
+class _Environment(msgspec.Struct):
+    enabled: bool
+    strategies: list[_Strategy] = []
+
+    def rollout(self) -> _Strategy | None:
+        """Return the strategy that splits; None: there is none."""
+        return next((s for s in self.strategies if s.name == ROLLOUT_STRATEGY and not s.disabled), None)
+
+
+class UnleashFlagWriter:
+    """Changes one flag's rollout strategy in one environment."""
+
+    def __init__(
+        self, *, url: str, token: str, flag: str, project: str, environment: str, timeout_seconds: float = 2.0
+    ) -> None:
+        self._flag = flag
+        self._path = f"/admin/projects/{project}/features/{flag}/environments/{environment}"
+        self._client = httpx.AsyncClient(
+            base_url=url.rstrip("/"), headers={"Authorization": token}, timeout=timeout_seconds
+        )
+
+    async def close(self) -> None:
+        """Close connections."""
+        await self._client.aclose()
+
+    async def read(self) -> FlagShare:
+        """Return what the flag says now.
+
+        Raises:
+            FlagNotWritten: it cannot be read.
+
+        """
+        return self._share(await self._environment())
+
+    async def write(self, share_percent: int, *, expected: int | None, group_id: str, title: str) -> FlagShare:
+        """Set share, hash group and title, and return what the flag says afterwards.
+
+        Raises:
+            FlagMoved: the flag has another share than *expected*.
+            FlagForbidden, FlagNotWritten: nothing was written, or it could not be read back.
+
+        """
+        for _ in range(_TRIES):
+            found = await self._environment()
+            now = self._share(found)
+            if expected is not None and now.share_percent not in {expected, share_percent}:
+                raise FlagMoved(now.share_percent)
+            if await self._set(found, share_percent, group_id, title):
+                await self._switch(found, to_on=share_percent > 0)
+                back = self._share(await self._environment())
+                if (back.share_percent, back.group_id) == (share_percent, group_id):
+                    return back
+        raise FlagNotWritten("the flag was changed by somebody else each time it was to be written")
+
+    async def _set(self, found: _Environment, share_percent: int, group_id: str, title: str) -> bool:
+        """Write the strategy; False: somebody was quicker."""
+        strategy = found.rollout()
+        parameters = {"rollout": str(share_percent), "stickiness": "userId", "groupId": group_id}
+        if strategy is None:
+            body = {"name": ROLLOUT_STRATEGY, "title": title, "parameters": parameters, "constraints": []}
+            await self._send("POST", "/strategies", body)
+            return True
+        parameters["stickiness"] = strategy.parameters.get("stickiness", "userId")
+        operations = [
+            {"op": "test", "path": "/parameters/rollout", "value": strategy.parameters.get("rollout", "100")},
+            {"op": "replace", "path": "/parameters", "value": strategy.parameters | parameters},
+            {"op": "add", "path": "/title", "value": title},
+        ]
+        response = await self._send("PATCH", f"/strategies/{strategy.id}", operations, may_conflict=True)
+        return response.is_success
+
+    async def _switch(self, found: _Environment, *, to_on: bool) -> None:
+        if found.enabled != to_on:
+            await self._send("POST", "/on" if to_on else "/off")
+
+    async def _environment(self) -> _Environment:
+        response = await self._send("GET", "")
+        try:
+            return msgspec.json.decode(response.content, type=_Environment)
+        except msgspec.MsgspecError as exc:
+            raise FlagNotWritten(f"Unleash answered no environment of the flag: {exc}") from exc
+
+    async def _send(self, method: str, path: str, body: Any = None, *, may_conflict: bool = False) -> httpx.Response:
+        try:
+            response = await self._client.request(method, self._path + path, json=body)
+        except httpx.HTTPError as exc:
+            raise FlagNotWritten(f"Unleash cannot be reached: {type(exc).__name__}") from exc
+        if response.status_code in {401, 403}:
+            raise FlagForbidden(
+                f"Unleash answered {response.status_code}: the admin token may not change this flag, "
+                "or the environment takes changes only as change requests"
+            )
+        if response.status_code == 404:
+            raise FlagForbidden(f"Unleash does not know the flag {self._flag} in this project and environment")
+        if response.is_error and not (may_conflict and response.status_code in {400, 409}):
+            raise FlagNotWritten(f"Unleash answered {response.status_code}")
+        return response
+
+    def _share(self, found: _Environment) -> FlagShare:
+        strategy = found.rollout()
+        if strategy is None:
+            return FlagShare(100 if found.enabled and not found.strategies else 0, self._flag)
+        text = strategy.parameters.get("rollout", "0")
+        share = int(text) if text.isascii() and text.isdecimal() and int(text) <= 100 else 0
+        return FlagShare(
+            share if found.enabled else 0, strategy.parameters.get("groupId") or self._flag, strategy.title or ""
+        )

@@ -1,0 +1,314 @@
+"""The rollout's commands for people: they talk HTTP, so they work through a port-forward, from a laptop.
+
+Exit codes: 0 done; 1 refused or not possible now; 2 wrong usage; 3 the control plane cannot be reached;
+4 the token is unknown or its role may not do this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+from uuid import uuid4
+
+import click
+import httpx
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flags.ramp import words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+REFUSED, UNREACHABLE, UNAUTHORIZED = 1, 3, 4
+_TRIES = 3
+_out = Console()
+_errors = Console(stderr=True)
+_PHASES = {
+    "ramping": "[cyan]ramping[/]",
+    "held": "[yellow]held[/]",
+    "rolled_back": "[bold red]rolled back[/]",
+    "promoted": "[green]promoted[/]",
+    "retired": "[green]old arm retired[/]",
+}
+
+
+class _Plane:
+    """The control plane, as a command sees it."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+    def get(self, path: str, **params: int) -> Any:
+        """Return the answer to a question."""
+        return self._send("GET", path, params=params)
+
+    def order(self, path: str, **fields: Any) -> Any:
+        """Return the outcome of a command; sent again it does nothing twice."""
+        return self._send("POST", path, json={"through": "cli", "request_id": uuid4().hex, **fields})
+
+    def _send(self, method: str, path: str, **fields: Any) -> Any:
+        for left in reversed(range(_TRIES)):
+            try:
+                response = self._client.request(method, path, **fields)
+            except httpx.HTTPError as exc:
+                if not left:
+                    _fail(f"the control plane at {self._client.base_url} cannot be reached: {exc}", UNREACHABLE)
+            else:
+                if response.is_success:
+                    return response.json()
+                if response.status_code != 503 or not left:
+                    code = UNAUTHORIZED if response.status_code in {401, 403} else REFUSED
+                    _fail(_message(response), code)
+            time.sleep(0.5)
+        raise AssertionError  # pragma: no cover - the last try returns or ends the command
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"the control plane answered {response.status_code}"
+
+
+def _fail(reason: str, code: int) -> NoReturn:
+    _errors.print(f"[bold red]rerank-canary:[/] {escape(reason)}", highlight=False)
+    sys.exit(code)
+
+
+def _token(data_dir: Path) -> str:
+    """Return the token of the environment, or the one that a proxy on this machine made."""
+    if found := os.environ.get("RERANK_CANARY_TOKEN"):
+        return found
+    file = data_dir / "control.token"
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except OSError:
+        _fail(f"no token: set RERANK_CANARY_TOKEN (there is no {file} here)", UNAUTHORIZED)
+
+
+def _command(name: str, words: str, *options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], click.Command]:
+    """Return a decorator that makes a command with what all of them take."""
+
+    def make(function: Callable[..., None]) -> click.Command:
+        def run(url: str, data_dir: Path, **fields: Any) -> None:
+            function(_Plane(url, _token(data_dir)), **fields)
+
+        run.__doc__ = words
+        common = [
+            click.option("--url", default="http://127.0.0.1:8081", envvar="RERANK_CANARY_URL", show_default=True),
+            click.option(
+                "--data-dir",
+                type=click.Path(path_type=Path),
+                default=Path("var"),
+                envvar="RERANK_CANARY__DATA_DIR",
+                help="Where a proxy on this machine keeps its token.",
+            ),
+            click.option("--json", "as_json", is_flag=True, help="Print JSON for programs."),
+        ]
+        for option in reversed([*options, *common]):
+            run = option(run)
+        return click.command(name, help=words)(run)
+
+    return make
+
+
+_reason = click.option("--reason", default="", help="Why; it goes into the audit trail.")
+_yes = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+_force = click.option("--force", is_flag=True, help="Do it although the plan says otherwise.")
+
+
+@_command("status", "Show where the rollout is.")
+def status(plane: _Plane, *, as_json: bool) -> None:
+    """Show it."""
+    found = plane.get("/status")
+    if as_json:
+        _print_json(found)
+        return
+    rollout, flag = found["rollout"], found["flag"]
+    table = Table.grid(padding=(0, 2))
+    for name, value in _summary(rollout, flag, found):
+        table.add_row(f"[dim]{name}[/]", value)
+    _out.print(table)
+    _out.print(_replicas(rollout))
+
+
+def _summary(rollout: dict[str, Any], flag: dict[str, Any], found: dict[str, Any]) -> list[tuple[str, str]]:
+    share = rollout["share_percent"]
+    observed = "no requests" if share["observed"] is None else f"{share['observed']:.1f} %"
+    rows = [
+        ("rollout", f"{flag['key']}  {_PHASES.get(rollout['phase'] or '', 'no record yet')}"),
+        (
+            "share",
+            (
+                f"desired {_percent(share['desired'])}   effective {_percent(share['effective'])}   "
+                f"observed {observed} of {share['observed_requests']} in the last minute"
+            ),
+        ),
+    ]
+    if stage := rollout["stage"]:
+        left = "passed" if not stage["seconds_left"] else f"{words(stage['seconds_left'])} left"
+        rows.append(("stage", f"{stage['number']} of {stage['of']}: {stage['share_percent']} %, {left}"))
+    if rollout["is_ready_to_advance"]:
+        rows.append(("", "[green]ready to advance: `rerank-canary advance`[/]"))
+    rows.append(("flag", f"{flag['source']}, {_age(flag['age_seconds'])}{_red(flag['error'])}"))
+    if rollout["flag_is_behind"]:
+        rows.append(("", f"[yellow]the flag does not say it yet[/]{_red(rollout['flag_error'])}"))
+    rows.append(("latch", _latch(rollout["latch"])))
+    rows.append(
+        ("store", "[green]ok[/]" if not found["store"]["error"] else f"degraded{_red(found['store']['error'])}")
+    )
+    return rows
+
+
+def _latch(latch: dict[str, Any]) -> str:
+    if not latch["is_set"]:
+        return "open"
+    rollback = latch["rollback"] or {}
+    cools = latch["cool_down_seconds_left"]
+    text = (
+        f"[bold red]SET[/] {rollback.get('rollback_id', '')} by {rollback.get('actor', '?')}: {rollback.get('reason')}"
+    )
+    text += "" if latch["is_delivered"] else "  [yellow](the store does not know it yet)[/]"
+    return text + (f"  cools down for {words(cools)}" if cools else "  may be re-armed")
+
+
+def _replicas(rollout: dict[str, Any]) -> Table:
+    table = Table(title="replicas", title_justify="left")
+    for name in ("replica", "host", "heartbeat", "ready", "latched", "share", "flag age", "requests a minute"):
+        table.add_column(name)
+    for each in rollout["replicas"]:
+        leads = " [dim]leads[/]" if each["instance_id"] == rollout["leader"] else ""
+        beat = f"{each['heartbeat_seconds_ago']:.0f} s ago"
+        table.add_row(
+            each["instance_id"] + leads,
+            each["host"],
+            f"[red]{beat}, gone[/]" if each["is_gone"] else beat,
+            "[green]yes[/]" if each["is_ready"] else "[red]no[/]",
+            "[red]yes[/]" if each["is_latched"] else "no",
+            _percent(each["share_percent"]),
+            _age(each["flag_age_seconds"]),
+            str(each["requests_last_minute"]),
+        )
+    return table
+
+
+@_command(
+    "ramp", "Move the share to a stage of the plan.", click.argument("share_percent", type=int), _reason, _force, _yes
+)
+def ramp(plane: _Plane, *, share_percent: int, reason: str, force: bool, yes: bool, as_json: bool) -> None:
+    """Move it."""
+    _ask(f"Give {share_percent} % of the users to the candidate?", yes=yes)
+    _show(plane.order("/ramp", share_percent=share_percent, reason=reason, force=force), as_json=as_json)
+
+
+@_command("advance", "Move the share to the next stage.", _reason, _force, _yes)
+def advance(plane: _Plane, *, reason: str, force: bool, yes: bool, as_json: bool) -> None:
+    """Move it."""
+    _ask("Move to the next stage?", yes=yes)
+    _show(plane.order("/advance", reason=reason, force=force), as_json=as_json)
+
+
+@_command("hold", "Stay where it is; a rollback still works.", _reason)
+def hold(plane: _Plane, *, reason: str, as_json: bool) -> None:
+    """Stay."""
+    _show(plane.order("/hold", reason=reason), as_json=as_json)
+
+
+@_command("rollback", "Take the candidate out, everywhere, now.", _reason, _yes)
+def rollback(plane: _Plane, *, reason: str, yes: bool, as_json: bool) -> None:
+    """Take it out."""
+    _ask("Take the candidate out for all users?", yes=yes)
+    _show(plane.order("/rollback", reason=reason), as_json=as_json)
+
+
+@_command(
+    "rearm",
+    "End a rollback; the share stays 0 until it is ramped.",
+    click.option("--reason", required=True, help="Why it is safe now."),
+    click.option("--fresh-users", is_flag=True, help="Draw other users than those who had it before."),
+    _force,
+    _yes,
+)
+def rearm(plane: _Plane, *, reason: str, fresh_users: bool, force: bool, yes: bool, as_json: bool) -> None:
+    """End it."""
+    _ask("Let the candidate be ramped again?", yes=yes)
+    _show(plane.order("/rearm", reason=reason, fresh_users=fresh_users, force=force), as_json=as_json)
+
+
+@_command("retire", "Make the old arm a fallback only.", _reason, _force, _yes)
+def retire(plane: _Plane, *, reason: str, force: bool, yes: bool, as_json: bool) -> None:
+    """Retire it."""
+    _ask("Give every user to the candidate for good?", yes=yes)
+    found = plane.order("/retire", reason=reason, force=force)
+    _show(found, as_json=as_json)
+    if not as_json:
+        _out.print(_CAN_GO, highlight=False)
+
+
+_CAN_GO = """The old arm is a fallback only now. What can go:
+  in applications   the old reranking call, its prompt and its retries
+  in settings       USE_CROSS_ENCODER, the flag's other strategies, [ramp], [deadline] reserve_seconds
+  in the account    the rate limit and budget of the language model, down to what the fallback uses (`status`)
+What stays: [fallback], its budget, and `rerank-canary rollback`, which brings the old arm back at once."""
+
+
+@_command("history", "Show who changed what, when and why.", click.option("--count", default=20, show_default=True))
+def history(plane: _Plane, *, count: int, as_json: bool) -> None:
+    """Show it."""
+    found = plane.get("/history", count=count)
+    if as_json:
+        _print_json(found)
+        return
+    table = Table()
+    for name in ("when", "who", "through", "what", "from", "to", "why"):
+        table.add_column(name, overflow="fold")
+    for entry in found:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["at"]))
+        colour = "red" if entry["rollback_id"] else "default"
+        shares = (_percent(entry["from_share_percent"]), _percent(entry["to_share_percent"]))
+        why = " ".join(part for part in (entry["reason"], entry["rollback_id"], entry["evidence"]) if part)
+        table.add_row(
+            when, escape(entry["actor"]), entry["through"], f"[{colour}]{entry['action']}[/]", *shares, escape(why)
+        )
+    _out.print(table)
+
+
+COMMANDS = (status, ramp, advance, hold, rollback, rearm, retire, history)
+
+
+def _ask(question: str, *, yes: bool) -> None:
+    if not yes:
+        click.confirm(question, abort=True, err=True)
+
+
+def _show(outcome: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        _print_json(outcome)
+        return
+    phase = _PHASES.get(outcome["phase"] or "", "no record")
+    rollback_id = f"  {outcome['rollback_id']}" if outcome["rollback_id"] else ""
+    _out.print(f"{phase} at {_percent(outcome['share_percent'])}{rollback_id}")
+    for warning in outcome["warnings"]:
+        _errors.print(warning, style="yellow", highlight=False, markup=False)
+
+
+def _print_json(found: object) -> None:
+    click.echo(json.dumps(found, indent=2))
+
+
+def _percent(share: float | None) -> str:
+    return "unknown" if share is None else f"{share} %"
+
+
+def _age(seconds: float | None) -> str:
+    return "never read" if seconds is None else f"confirmed {seconds:.0f} s ago"
+
+
+def _red(error: str | None) -> str:
+    return f"  [red]{escape(error)}[/]" if error else ""

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from msgspec.structs import replace
+
+from flags.latch import Latch
+from flags.latched_gate import LatchedGate
+from flags.ramp import Phase, Ramp, Rollback, rearm
+from flags.record import RampRecord, changed, with_rollback
+from flags.vocabulary import Arm, Assignment, FlagContext, Reason
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flags.gate import GateState
+
+RECORD = RampRecord(ramp=Ramp(rollout_id="r", group_id="g", share_percent=5), version=3)
+ROLLBACK = Rollback(rollback_id="abc", at=9.0, actor="ann", reason="bad", from_share_percent=5)
+ROLLED = with_rollback(RECORD, ROLLBACK, 9.0)
+REARMED = changed(ROLLED, rearm(ROLLED.ramp, 1e9, cool_down_seconds=0.0), actor="ann", reason="fixed")
+
+
+def following(record: RampRecord = RECORD) -> Latch:
+    latch = Latch()
+    assert latch.take(record)
+    return latch
+
+
+def test_a_latch_that_knows_nothing_is_open() -> None:
+    assert not Latch().is_set
+
+
+def test_a_decision_sets_it_at_once() -> None:
+    latch = following()
+    latch.decide(ROLLBACK)
+    assert latch.is_set
+    assert latch.undelivered is ROLLBACK
+
+
+def test_a_decision_without_any_record_sets_it_too() -> None:
+    latch = Latch()
+    latch.decide(ROLLBACK)
+    assert latch.is_set
+
+
+def test_a_record_that_is_rolled_back_sets_it_and_one_that_is_rearmed_opens_it() -> None:
+    latch = following()
+    latch.take(ROLLED)
+    assert latch.is_set
+    latch.take(REARMED)
+    assert not latch.is_set
+
+
+def test_an_older_record_changes_nothing() -> None:
+    latch = following(ROLLED)
+    assert not latch.take(RECORD)
+    assert latch.is_set
+
+
+def test_a_newer_record_without_the_rollback_leaves_what_was_decided_here() -> None:
+    latch = following()
+    latch.decide(ROLLBACK)
+    latch.take(replace(RECORD, version=9))
+    assert latch.is_set
+
+
+@pytest.mark.parametrize("newer", [ROLLED, REARMED], ids=["rolled back", "rolled back and re-armed since"])
+def test_a_record_that_knows_of_a_rollback_since_delivers_what_was_decided_here(newer: RampRecord) -> None:
+    latch = following()
+    latch.decide(ROLLBACK)
+    latch.take(newer)
+    assert latch.undelivered is None
+
+
+def test_the_first_decision_stays() -> None:
+    latch = following()
+    latch.decide(ROLLBACK)
+    latch.decide(replace(ROLLBACK, rollback_id="xyz"))
+    assert latch.undelivered is ROLLBACK
+
+
+def test_a_restart_keeps_it_set(tmp_path: Path) -> None:
+    Latch(tmp_path / "rollout.json").decide(ROLLBACK)
+    assert Latch(tmp_path / "rollout.json").undelivered == ROLLBACK
+    Latch(tmp_path / "rollout.json").take(ROLLED)
+    again = Latch(tmp_path / "rollout.json")
+    assert (again.is_set, again.undelivered, again.record) == (True, None, ROLLED)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"record": 7}'])
+def test_a_copy_that_cannot_be_read_is_no_copy(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "rollout.json").write_bytes(content)
+    assert not Latch(tmp_path / "rollout.json").is_set
+
+
+def test_a_copy_that_cannot_be_written_costs_nothing_now(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    latch = Latch(tmp_path / "file" / "rollout.json")
+    latch.decide(ROLLBACK)
+    assert latch.is_set
+
+
+def test_listeners_hear_of_each_change_and_of_no_repetition() -> None:
+    latch = Latch()
+    heard: list[bool] = []
+    latch.on_change(lambda: heard.append(latch.is_set))
+    latch.take(RECORD)
+    latch.take(RECORD)
+    latch.take(ROLLED)
+    assert heard == [False, True]
+
+
+class Everybody:
+    """A gate that gives everybody one arm."""
+
+    def __init__(self, arm: Arm) -> None:
+        self.arm = arm
+
+    @property
+    def state(self) -> GateState:
+        raise NotImplementedError
+
+    def assign(self, context: FlagContext) -> Assignment:
+        del context
+        return Assignment(self.arm, Reason.SPLIT, 7, 25)
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("record", "flag", "arm", "reason"),
+    [
+        pytest.param(RECORD, Arm.CANDIDATE, Arm.CANDIDATE, Reason.SPLIT, id="open"),
+        pytest.param(ROLLED, Arm.CANDIDATE, Arm.CONTROL, Reason.LATCHED, id="rolled back"),
+        pytest.param(
+            replace(RECORD, ramp=replace(RECORD.ramp, phase=Phase.RETIRED)),
+            Arm.CONTROL,
+            Arm.CANDIDATE,
+            Reason.RETIRED,
+            id="retired",
+        ),
+    ],
+)
+def test_the_gate_gives_what_the_latch_lets_through(record: RampRecord, flag: Arm, arm: Arm, reason: Reason) -> None:
+    found = LatchedGate(Everybody(flag), following(record)).assign(FlagContext("ann"))
+    assert (found.arm, found.reason, found.bucket, found.share_percent) == (arm, reason, 7, 25)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from flags.ramp import DEFAULT_PLAN, Phase, Ramp, Rollback, move, rearm, roll_back
+from flags.record import RampRecord, Through, changed, entry_of, record_from_flag, title_of, wins, with_rollback
+
+AT_5 = RampRecord(ramp=move(Ramp(rollout_id="r", group_id="g"), 5, 0.0), version=3)
+ROLLBACK = Rollback(rollback_id="abc", at=9.0, actor="ann", reason="bad", from_share_percent=5, request_id="q1")
+
+
+def rolled_back() -> RampRecord:
+    return with_rollback(AT_5, ROLLBACK, 9.0)
+
+
+def test_a_change_of_share_is_the_next_version_and_waits_for_the_flag() -> None:
+    after = changed(AT_5, move(AT_5.ramp, 25, 1.0), actor="ann", reason="fine", request_id="q7")
+    assert (after.version, after.is_pending, after.flag_share_percent) == (4, True, 5)
+    assert after.request_ids == ("q7",)
+
+
+def test_a_change_that_moves_no_share_writes_no_flag() -> None:
+    after = changed(AT_5, replace(AT_5.ramp, phase=Phase.HELD), actor="ann", reason="")
+    assert not after.is_pending
+
+
+def test_another_group_is_written_to_the_flag() -> None:
+    assert changed(AT_5, replace(AT_5.ramp, group_id="g2"), actor="ann", reason="").is_pending
+
+
+def test_a_rollback_at_0_percent_is_written_to_the_flag_too() -> None:
+    at_0 = replace(AT_5, ramp=replace(AT_5.ramp, share_percent=0))
+    after = with_rollback(at_0, ROLLBACK, 9.0)
+    assert after.is_pending
+    assert title_of(after) == "rolled back abc"
+
+
+def test_a_rollback_is_written_whatever_the_flag_says() -> None:
+    assert rolled_back().flag_share_percent is None
+
+
+def test_a_second_rollback_is_the_first() -> None:
+    first = rolled_back()
+    assert with_rollback(first, replace(ROLLBACK, rollback_id="xyz"), 10.0) is first
+
+
+def test_no_more_than_a_few_requests_are_remembered() -> None:
+    record = AT_5
+    for number in range(200):
+        record = changed(record, record.ramp, actor="a", reason="", request_id=str(number))
+    assert len(record.request_ids) == 64
+    assert record.request_ids[-1] == "199"
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "expected"),
+    [
+        pytest.param(4, 3, True, id="the store is older"),
+        pytest.param(3, 4, False, id="the store is newer"),
+        pytest.param(3, 3, False, id="the same"),
+    ],
+)
+def test_the_higher_version_wins(mine: int, theirs: int, expected: bool) -> None:  # noqa: FBT001 - a parameter
+    assert wins(replace(AT_5, version=mine), replace(AT_5, version=theirs)) is expected
+
+
+def test_of_one_version_the_rollback_wins() -> None:
+    mine, theirs = rolled_back(), replace(AT_5, version=4)
+    assert (wins(mine, theirs), wins(theirs, mine)) == (True, False)
+
+
+def test_what_a_flag_says_after_a_rollback_is_a_rollback() -> None:
+    lost = rolled_back()
+    found = record_from_flag(flag="r", group_id="g", share_percent=0, title=title_of(lost), plan=DEFAULT_PLAN, now=20.0)
+    assert found.is_rolled_back
+    assert found.ramp.rollback is not None
+    assert found.ramp.rollback.rollback_id == "abc"
+
+
+@pytest.mark.parametrize(("share", "stage"), [(0, None), (5, 0), (30, None), (100, 3)])
+def test_what_a_flag_says_is_adopted(share: int, stage: int | None) -> None:
+    found = record_from_flag(flag="r", group_id="g", share_percent=share, title="x", plan=DEFAULT_PLAN, now=20.0)
+    assert (found.ramp.share_percent, found.ramp.stage, found.is_rolled_back) == (share, stage, False)
+
+
+def test_a_title_of_a_rollback_beside_a_share_is_none() -> None:
+    found = record_from_flag(
+        flag="r", group_id="g", share_percent=25, title="rolled back abc", plan=DEFAULT_PLAN, now=20.0
+    )
+    assert not found.is_rolled_back
+
+
+def test_an_audit_entry_says_who_what_from_and_to() -> None:
+    after = rolled_back()
+    entry = entry_of(AT_5, after, at=9.0, through=Through.GUARD, action="rollback", evidence="p99 3 s")
+    assert (entry.actor, entry.from_share_percent, entry.to_share_percent) == ("ann", 5, 0)
+    assert (entry.rollback_id, entry.version, entry.evidence) == ("abc", 4, "p99 3 s")
+
+
+def test_a_rearmed_record_names_no_rollback_in_the_flag() -> None:
+    after = rolled_back()
+    ramp = rearm(after.ramp, 1e9, cool_down_seconds=1.0)
+    again = changed(after, ramp, actor="ann", reason="fixed")
+    assert title_of(again) == "0 % by ann: fixed"
+    assert roll_back(again.ramp, "b", 1e9, actor="x", reason="").rollbacks == 2
