@@ -11,15 +11,17 @@ from flags.vocabulary import Arm, Reason
 if TYPE_CHECKING:
     from flags.gate import Gate, GateState
     from flags.latch import Latch
+    from flags.pulse import Pulse
     from flags.vocabulary import Assignment, FlagContext
 
 
 class LatchedGate:
     """Effective assignment = flag AND NOT latch."""
 
-    def __init__(self, gate: Gate, latch: Latch) -> None:
+    def __init__(self, gate: Gate, latch: Latch, pulse: Pulse) -> None:
         self._gate = gate
         self._latch = latch
+        self._pulse = pulse
 
     @property
     def state(self) -> GateState:
@@ -31,6 +33,8 @@ class LatchedGate:
         assignment = self._gate.assign(context)
         if self._latch.is_set:
             return replace(assignment, arm=Arm.CONTROL, reason=Reason.LATCHED)
+        if self._pulse.is_unsure:
+            return replace(assignment, arm=Arm.CONTROL, reason=Reason.UNSURE)
         if self._latch.is_retired:
             return replace(assignment, arm=Arm.CANDIDATE, reason=Reason.RETIRED)
         return assignment

@@ -35,6 +35,8 @@ class Reason(StrEnum):
     """The candidate cannot serve (loading, unhealthy): control."""
     LATCHED = "latched"
     """A rollback holds: control, whatever the flag says."""
+    UNSURE = "unsure"
+    """This process slept and has not yet asked whether a rollback holds: control."""
     RETIRED = "retired"
     """The old arm is retired to a fallback: candidate, whatever the flag says."""
 

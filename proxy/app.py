@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -22,6 +23,8 @@ from proxy.wire.canonical import error_body
 from proxy.wire.detect import JINA
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from litestar.handlers import HTTPRouteHandler
 
     from proxy.parts import Parts
@@ -36,23 +39,30 @@ def create_data_app(parts: Parts) -> Litestar:
         "rerank-canary",
         [*data_routes(), *probe_routes(), *client_routes()],
         parts.settings.limits.max_body_bytes,
+        on_error=_on_proxy_error,
     )
 
 
 def create_control_app(parts: Parts) -> Litestar:
     """Return the control plane."""
-    return _create(
-        parts, "rerank-canary control plane", [*control_routes(), *rollout_routes(), *probe_routes()], 1 << 20
-    )
+    routes = [*control_routes(), *rollout_routes(), *probe_routes()]
+    return _create(parts, "rerank-canary control plane", routes, 1 << 20, on_error=_on_control_error)
 
 
-def _create(parts: Parts, title: str, routes: list[HTTPRouteHandler], max_body_bytes: int) -> Litestar:
+def _create(
+    parts: Parts,
+    title: str,
+    routes: list[HTTPRouteHandler],
+    max_body_bytes: int,
+    *,
+    on_error: Callable[[Request[Any, Any, Any], ProxyError], Response[bytes]],
+) -> Litestar:
     return Litestar(
         routes,
         state=State({"parts": parts}),
         request_max_body_size=max_body_bytes,
         exception_handlers={
-            ProxyError: _on_proxy_error,
+            ProxyError: on_error,
             HTTPException: _on_http_error,
             Exception: _on_unexpected,
         },
@@ -69,6 +79,16 @@ def _on_proxy_error(request: Request[Any, Any, Any], error: ProxyError) -> Respo
     request_id = uuid4().hex
     status, body = speaker.write_error(error, request_id)
     return _json(body, status, {"x-request-id": request_id})
+
+
+def _on_control_error(request: Request[Any, Any, Any], error: ProxyError) -> Response[bytes]:
+    """Answer an error of ours to an operator, under its own status."""
+    del request
+    request_id = uuid4().hex
+    headers = {"x-request-id": request_id}
+    if error.retry_after_seconds is not None:
+        headers["retry-after"] = str(math.ceil(error.retry_after_seconds))
+    return _json(error_body(error, request_id), error.status, headers)
 
 
 def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

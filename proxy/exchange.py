@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from redis.asyncio.client import Pipeline
 
     from flags.membership import Membership
+    from flags.pulse import Pulse
     from flags.store import EmbeddedValkey, Exchanged
     from proxy.budget import FallbackBudget
 
@@ -67,6 +68,7 @@ class Exchange:
         store: Redis,
         exchanged: Sequence[Exchanged],
         membership: Membership,
+        pulse: Pulse,
         *,
         embedded: EmbeddedValkey | None = None,
         interval_seconds: float = 1.0,
@@ -74,6 +76,7 @@ class Exchange:
         self._store = store
         self._exchanged = (*exchanged, membership)
         self._membership = membership
+        self._pulse = pulse
         self._embedded = embedded
         self._interval = interval_seconds
         self._task: asyncio.Task[None] | None = None
@@ -106,7 +109,7 @@ class Exchange:
 
     async def once(self) -> None:
         """Do one round trip; a failure is noted, and the next one tells all that this one would have told."""
-        now = time.time()
+        now, began_at = time.time(), time.monotonic()
         try:
             await self._round_trip()
         except (RedisError, OSError, msgspec.MsgspecError) as exc:
@@ -114,6 +117,8 @@ class Exchange:
                 _log.warning("store.lost", error=type(exc).__name__)
             self.error = type(exc).__name__
             return
+        finally:
+            self._pulse.asked(began_at)
         if self.error is not None:
             _log.info("store.reached")
         self.error, self.reached_at = None, now

@@ -102,7 +102,11 @@ class Parts:
         self.gate: Gate = self.rollout.gate
         spend = SharedSpend(self.budget, settings.store.prefix, self.instance_id)
         self.exchange = Exchange(
-            self.store, [spend, self.rollout.control], self.rollout.membership, embedded=self.embedded
+            self.store,
+            [spend, self.rollout.control],
+            self.rollout.membership,
+            self.rollout.pulse,
+            embedded=self.embedded,
         )
         self.observers = Observers([BudgetObserver(self.budget), observed, self.telemetry, LogObserver()])
         self.service = Service(settings, self.gate, self.rollout.latch, self.trier, self.budget, self.observers.observe)

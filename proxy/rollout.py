@@ -12,6 +12,7 @@ from flags.file_writer import FileFlagWriter
 from flags.latch import Latch
 from flags.latched_gate import LatchedGate
 from flags.membership import Member, Membership
+from flags.pulse import Pulse
 from flags.ramp import Phase, cool_down_ends_at
 from flags.ramp_control import RampControl
 from flags.reconciler import Reconciler
@@ -59,8 +60,9 @@ class Rollout:
         self._started_at = time.time()
         prefix = settings.store.prefix
         self.latch = Latch(settings.data_dir / "rollout.json")
+        self.pulse = Pulse()
         self.flag_gate = gate
-        self.gate = LatchedGate(gate, self.latch)
+        self.gate = LatchedGate(gate, self.latch, self.pulse)
         self.records = RecordStore(store, prefix, settings.ramp.audit_entries)
         self.control = RampControl(self.latch, self.records, self._audited)
         self.membership = Membership(prefix, instance_id, self._describe)
@@ -77,11 +79,13 @@ class Rollout:
 
     def start(self) -> None:
         """Begin to follow the record."""
+        self.pulse.start()
         self.feed.start()
         self.reconciler.start()
 
     async def close(self) -> None:
         """Stop following; the last state goes on deciding."""
+        await self.pulse.close()
         await self.reconciler.close()
         await self.feed.close()
         if self.writer is not None:

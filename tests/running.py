@@ -16,7 +16,7 @@ import httpx
 from flags.bucketing import bucket
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 ROOT = Path(__file__).parents[1]
 QUERY = "how do vaccines protect against a virus"
@@ -38,23 +38,35 @@ def free_port() -> int:
 class Proxy:
     """One ``rerank-canary serve``, from the environment that `make install` made."""
 
-    def __init__(self, folder: Path, env: Mapping[str, str] | None = None, *, config: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        env: Mapping[str, str] | None = None,
+        *,
+        config: str = "",
+        host: str = "127.0.0.1",
+        prefix: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.port, self.control_port = free_port(), free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.control_url = f"http://127.0.0.1:{self.control_port}"
+        self.url = f"http://{host}:{self.port}"
+        self.control_url = f"http://{host}:{self.control_port}"
         self.log = folder / "serve.log"
         (folder / "rerank-canary.toml").write_text(config, encoding="utf-8")
         self._env = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
+            "RERANK_CANARY__SERVER__HOST": host,
+            "RERANK_CANARY__SERVER__CONTROL_HOST": host,
             "RERANK_CANARY__SERVER__PORT": str(self.port),
             "RERANK_CANARY__SERVER__CONTROL_PORT": str(self.control_port),
             "RERANK_CANARY__DATA_DIR": str(folder / "var"),
             "RERANK_CANARY__SERVER__DRAIN_SECONDS": "0",
             **(env or {}),
         }
+        self._prefix = prefix
+        """Before the command: where it is to run."""
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -68,7 +80,7 @@ class Proxy:
         """Start it and wait until it is ready; raise with its log if it ends before."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(ROOT / ".venv/bin/rerank-canary"), "serve"],
+                [*self._prefix, str(ROOT / ".venv/bin/rerank-canary"), "serve"],
                 cwd=self.folder,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
@@ -110,7 +122,8 @@ class Proxy:
 
     def control(self, path: str) -> httpx.Response:
         """Ask the control plane, with the token of the data directory."""
-        token = (self.folder / "var/control.token").read_text().strip()
+        file = self.folder / "var/control.token"
+        token = file.read_text().strip() if file.exists() else "adam-key"  # of a fleet
         return httpx.get(self.control_url + path, headers={"Authorization": f"Bearer {token}"}, timeout=30)
 
     def logged(self, event: str) -> list[dict[str, Any]]:

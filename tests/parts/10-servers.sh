@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The servers that tests/integration talks to: PostgreSQL, Redis and wrk from Debian, Unleash and its node from npm.
+# The servers that tests/integration talks to: PostgreSQL, Redis, wrk and what cuts networks from Debian, Unleash and its node from npm.
 # Run again, it does nothing. No service is started: the tests start their own, on free loopback ports.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -12,6 +12,8 @@ missing=()
 [ -x /usr/lib/postgresql/15/bin/postgres ] || missing+=(postgresql-15)
 command -v redis-server > /dev/null || missing+=(redis-server)
 command -v wrk > /dev/null || missing+=(wrk)
+command -v ip > /dev/null || missing+=(iproute2)
+command -v iptables > /dev/null || missing+=(iptables)
 command -v npm > /dev/null || missing+=(npm)
 
 install_from_debian() {

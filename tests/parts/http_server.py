@@ -39,7 +39,8 @@ class HttpAnswer(msgspec.Struct, frozen=True):
 class HttpServer:
     """Answers each request by *answer*, each connection in a thread of its own; until started nobody listens."""
 
-    def __init__(self, answer: Callable[[HttpRequest], HttpAnswer]) -> None:
+    def __init__(self, answer: Callable[[HttpRequest], HttpAnswer], host: str = "127.0.0.1") -> None:
+        self.host = host
         self.port = free_port()
         self._answer = answer
         self._server: ThreadingHTTPServer | None = None
@@ -53,7 +54,7 @@ class HttpServer:
         self.stop()
 
     def start(self) -> None:
-        self._server = _Server(("127.0.0.1", self.port), _handler(self._answer))
+        self._server = _Server((self.host, self.port), _handler(self._answer))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 

@@ -22,12 +22,13 @@ def is_redis_here() -> bool:
 class RedisServer:
     """Keeps its data over a restart, as an append-only file."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *hosts: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        settings = {"bind": "127.0.0.1", "port": str(self.port), "dir": str(folder), "appendonly": "yes", "save": ""}
+        settings = {"port": str(self.port), "dir": str(folder), "appendonly": "yes", "save": "", "protected-mode": "no"}
         arguments = [part for name, value in settings.items() for part in (f"--{name}", value)]
+        arguments += ["--bind", "127.0.0.1", *hosts]
         self.program = Program(["redis-server", *arguments], log=folder / "redis.log")
 
     def __enter__(self) -> Self:

