@@ -117,7 +117,7 @@ class Breakage:
             }[self._fault]
         process, proxy = self._process, site.fleet.proxies[self._number]
         return {
-            "kill": (lambda: (process.kill(), process.wait(15)), proxy.start),
+            "kill": (lambda: proxy.stop(signal.SIGKILL), proxy.start),
             "stop": (lambda: process.send_signal(signal.SIGSTOP), lambda: process.send_signal(signal.SIGCONT)),
             "cut": (lambda: site.cut([self._number], *site.ports), lambda: site.mend([self._number])),
         }[self._fault]
