@@ -12,25 +12,27 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
-from yggdrasil_engine.engine import UnleashEngine
 
+from flags.engine import engine_of
 from flags.gate import GateState
 from flags.rollout import ROLLOUT_STRATEGY, InvalidFlags, Rollout, assign, read_rollout
 
 if TYPE_CHECKING:
+    from yggdrasil_engine.engine import UnleashEngine
+
     from flags.vocabulary import Assignment, FlagContext
 
 _log = structlog.get_logger(__name__)
 
 
 class FileGate:
-    """Follows a flag file. A file that cannot be read changes nothing: the last good state decides."""
+    """Follows a flag file. One that cannot be read, or that the engine refuses, changes nothing."""
 
     def __init__(self, path: Path, flag: str, poll_seconds: float = 0.5) -> None:
         self._path = path
         self._flag = flag
         self._poll_seconds = poll_seconds
-        self._engine = UnleashEngine()
+        self._engine: UnleashEngine | None = None
         self._rollout: Rollout | None = None
         self._signature: tuple[int, int, int] | None = None
         self._fresh_at: float | None = None
@@ -45,7 +47,8 @@ class FileGate:
 
     def assign(self, context: FlagContext) -> Assignment:
         """Return the arm of *context*. Never raises, never blocks."""
-        is_on = self._rollout is not None and self._engine.check_enabled(self._flag, context.as_unleash()).is_enabled
+        engine = self._engine
+        is_on = engine is not None and engine.check_enabled(self._flag, context.as_unleash()).is_enabled
         return assign(is_on=is_on, rollout=self._rollout, was_seen=self._fresh_at is not None, context=context)
 
     async def start(self) -> None:
@@ -80,7 +83,7 @@ class FileGate:
 
     def _take(self, text: str) -> None:
         rollout = read_rollout(text, self._flag)
-        self._engine.take_state(text)
+        self._engine = engine_of(text, self._flag)
         self._rollout = rollout
         self._changed_at = time.time()
         _log.info("flag.loaded", source="file", flag=self._flag, share_percent=rollout and rollout.share_percent)

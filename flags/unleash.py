@@ -3,80 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
-import os
-import tempfile
-import threading
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
+from requests.exceptions import RequestException
 from UnleashClient import UnleashClient
-from UnleashClient.cache import BaseCache
 from UnleashClient.constants import FEATURES_URL
 from UnleashClient.utils import InstanceAllowType
 
+from flags.engine import engine_of
 from flags.gate import GateState
 from flags.rollout import InvalidFlags, Rollout, assign, read_rollout
+from flags.unleash_cache import DiskCache
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from requests import Response
 
     from flags.vocabulary import Assignment, FlagContext
 
 _log = structlog.get_logger(__name__)
-
-
-class DiskCache(BaseCache):  # type: ignore[misc]  # the SDK ships no types
-    """The SDK's cache in one JSON file, replaced in one step so that a kill leaves the old or the new one.
-
-    With a file there, or with a bootstrap state where there is none, the SDK decides from its first
-    moment, whether the server answers or not.
-    """
-
-    def __init__(self, path: Path, bootstrap: Path | None = None) -> None:
-        self._path = path
-        self._lock = threading.Lock()
-        self._values: dict[str, Any] = {}
-        with contextlib.suppress(OSError, ValueError):
-            self._values = json.loads(path.read_text(encoding="utf-8"))
-        if FEATURES_URL not in self._values and bootstrap is not None:
-            self._values[FEATURES_URL] = bootstrap.read_text(encoding="utf-8")
-        self.bootstrapped = FEATURES_URL in self._values
-
-    def set(self, key: str, value: Any) -> None:
-        """Keep one value."""
-        self.mset({key: value})
-
-    def mset(self, data: dict[str, Any]) -> None:
-        """Keep several values; a disk that is full or read-only costs the next start, not this process."""
-        with self._lock:
-            if all(key in self._values and self._values[key] == value for key, value in data.items()):
-                return
-            self._values |= data
-            try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
-                with os.fdopen(handle, "w", encoding="utf-8") as file:
-                    # The SDK also keeps times here, which are of this process only and no JSON.
-                    json.dump({key: value for key, value in self._values.items() if isinstance(value, str)}, file)
-                Path(name).replace(self._path)
-            except OSError as exc:
-                _log.warning("flag.cache_not_written", path=str(self._path), error=str(exc))
-
-    def get(self, key: str, default: Any | None = None) -> Any:
-        """Return a value."""
-        return self._values.get(key, default)
-
-    def exists(self, key: str) -> bool:
-        """Tell whether there is a value."""
-        return key in self._values
-
-    def destroy(self) -> None:
-        """Keep the file: it is what the next start decides from."""
 
 
 class UnleashGate:
@@ -93,40 +44,35 @@ class UnleashGate:
         flag: str,
         cache_file: Path,
         bootstrap: Path | None = None,
-        app_name: str = "rerank-canary",
         environment: str = "default",
         instance_id: str = "",
         poll_seconds: float = 1.0,
         timeout_seconds: float = 2.0,
     ) -> None:
         self._flag = flag
+        self._poll_seconds = poll_seconds
         self._stale_seconds = max(5.0, 3 * poll_seconds)
         self._rollout: Rollout | None = None
         self._was_seen = False
+        self._began_at = time.time()
         self._fresh_at: float | None = None
         self._changed_at: float | None = None
+        self._is_stale = False
         self._error: str | None = None
-        self._start: asyncio.Task[None] | None = None
-        # The SDK logs a traceback a poll while the server is away; the gate says it once, in its own words.
-        logging.getLogger("UnleashClient").setLevel(logging.CRITICAL)
-        self._cache = DiskCache(cache_file, bootstrap)
-        self._client = UnleashClient(
+        self._tasks: list[asyncio.Task[None]] = []
+        self._cache = DiskCache(cache_file, bootstrap, partial(_read, flag=flag))
+        self._client = _sdk(
             url=url,
-            app_name=app_name,
+            token=token,
             environment=environment,
             instance_id=instance_id,
-            custom_headers={"Authorization": token},
-            custom_options={"hooks": {"response": self._on_response}},
+            poll_seconds=poll_seconds,
+            timeout_seconds=timeout_seconds,
             cache=self._cache,
-            refresh_interval=poll_seconds,
-            request_timeout=timeout_seconds,
-            request_retries=0,
-            metrics_interval=15,
-            multiple_instance_mode=InstanceAllowType.SILENTLY_ALLOW,
+            on_response=self._on_response,
         )
         if self._cache.bootstrapped:
-            with contextlib.suppress(InvalidFlags):
-                self._take(self._cache.get(FEATURES_URL))
+            self._take(self._cache.get(FEATURES_URL))
 
     @property
     def state(self) -> GateState:
@@ -143,19 +89,46 @@ class UnleashGate:
 
     async def start(self) -> None:
         """Begin to poll, in a thread of its own: the SDK's first round trips may block for seconds."""
-        self._start = asyncio.create_task(asyncio.to_thread(self._client.initialize_client), name="unleash-start")
+        self._tasks = [
+            asyncio.create_task(self._begin(), name="unleash-start"),
+            asyncio.create_task(self._watch(), name="unleash-age"),
+        ]
 
     async def close(self) -> None:
         """Stop polling and send the SDK's last usage counts."""
-        if self._start is not None:
-            await asyncio.gather(self._start, return_exceptions=True)
+        if self._tasks:
+            begin, watch = self._tasks
+            watch.cancel()
+            await asyncio.gather(begin, watch, return_exceptions=True)
         await asyncio.to_thread(self._client.destroy)
+
+    async def _begin(self) -> None:
+        try:
+            await asyncio.to_thread(self._client.initialize_client)
+        except (RequestException, ValueError) as exc:  # then the SDK does not poll at all
+            self._note(f"the Unleash SDK did not start: {type(exc).__name__}")
+
+    async def _watch(self) -> None:
+        """Say once that the state grows old, and once that it is fresh again: a server that is away answers nothing."""
+        while True:
+            await asyncio.sleep(self._poll_seconds)
+            age = time.time() - (self._fresh_at or self._began_at)
+            if (age > self._stale_seconds) is self._is_stale:
+                continue
+            self._is_stale = not self._is_stale
+            if self._is_stale:
+                kept = self._rollout is not None
+                _log.warning(
+                    "flag.stale", flag=self._flag, age_seconds=round(age, 1), error=self.state.error, kept=kept
+                )
+            else:
+                _log.info("flag.fresh", flag=self._flag)
 
     def _on_response(self, response: Response, *_: object, **__: object) -> None:
         """Note each answer to a poll: the SDK has no event for an unchanged or a failed one.
 
         Raises:
-            InvalidFlags: the body is no flag state; the SDK then keeps the one it has.
+            InvalidFlags: the body is no flag state, or none that the engine takes; the SDK then keeps the one it has.
 
         """
         if FEATURES_URL not in response.url:
@@ -173,7 +146,7 @@ class UnleashGate:
         self._note(None)
 
     def _take(self, text: str) -> None:
-        rollout = read_rollout(text, self._flag)
+        rollout = _read(text, self._flag)
         if rollout != self._rollout or not self._was_seen:
             self._changed_at = time.time()
             share = None if rollout is None else rollout.share_percent
@@ -185,3 +158,39 @@ class UnleashGate:
         if error != self._error and error is not None:
             _log.warning("flag.unreadable", error=error, kept=self._rollout is not None)
         self._error = error
+
+
+def _read(text: str, flag: str) -> Rollout | None:
+    """Return the split; the SDK's own engine keeps silent where it refuses a state, so another one is asked first."""
+    engine_of(text, flag)
+    return read_rollout(text, flag)
+
+
+def _sdk(
+    *,
+    url: str,
+    token: str,
+    environment: str,
+    instance_id: str,
+    poll_seconds: float,
+    timeout_seconds: float,
+    cache: DiskCache,
+    on_response: Callable[..., None],
+) -> UnleashClient:
+    """Return the SDK's client, which decides from the cache at once and asks nobody until it is started."""
+    # It logs a traceback a poll while the server is away; the gate says it once, in its own words.
+    logging.getLogger("UnleashClient").setLevel(logging.CRITICAL)
+    return UnleashClient(
+        url=url,
+        app_name="rerank-canary",
+        environment=environment,
+        instance_id=instance_id,
+        custom_headers={"Authorization": token},
+        custom_options={"hooks": {"response": on_response}},
+        cache=cache,
+        refresh_interval=poll_seconds,
+        request_timeout=timeout_seconds,
+        request_retries=0,
+        metrics_interval=15,
+        multiple_instance_mode=InstanceAllowType.SILENTLY_ALLOW,
+    )
