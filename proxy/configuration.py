@@ -1,21 +1,23 @@
-"""Reads `Settings` from a TOML file and the environment, and checks what no single field can say."""
+"""Reads `Settings` from a TOML file and the environment."""
 
 from __future__ import annotations
 
-import ipaddress
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from flags.ramp import check_plan
+from proxy.backends import Backend
+from proxy.checks import check
 from proxy.errors import InvalidSettings
-from proxy.secrets import Secret, is_hashed_key
-from proxy.settings import CrossEncoderBackend, Settings
+from proxy.secrets import Secret
+from proxy.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+_T = TypeVar("_T")
 
 PREFIX = "RERANK_CANARY__"
 FILE_VARIABLE = "RERANK_CANARY_CONFIG"
@@ -47,11 +49,9 @@ def load(env: Mapping[str, str], file: Path | None = None) -> Settings:
     raw = _read_file(file or _file_of(env))
     _set_variables(raw, env)
     _set_toggles(raw, env)
-    try:
-        settings = msgspec.convert(raw, Settings, strict=False, dec_hook=_decode)
-    except msgspec.ValidationError as exc:
-        raise InvalidSettings(str(exc)) from exc
-    _check(settings)
+    raw["backends"] = {name: _backend(name, fields) for name, fields in _table(raw, "backends").items()}
+    settings = _convert(raw, Settings)
+    check(settings)
     return settings
 
 
@@ -70,22 +70,54 @@ def _read_file(file: Path | None) -> dict[str, Any]:
         raise InvalidSettings(f"{file}: {exc}") from exc
 
 
-def _put(raw: dict[str, Any], path: tuple[str, ...], value: object) -> None:
-    for name in path[:-1]:
-        raw = raw.setdefault(name, {})
-        if not isinstance(raw, dict):
-            raise InvalidSettings(f"{'.'.join(path)}: {name} is no table")
+def _convert(raw: object, kind: type[_T]) -> _T:
+    try:
+        return msgspec.convert(raw, kind, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as exc:
+        raise InvalidSettings(str(exc)) from exc
+
+
+def _backend(name: str, fields: object) -> Backend:
+    """Return a back end; converted alone, because a message about the whole does not name it."""
+    try:
+        backend: Backend = _convert(fields, Backend)  # type: ignore[arg-type]  # mypy knows no union as a type
+    except InvalidSettings as exc:
+        reason, _, place = str(exc).partition(" - at `$")
+        raise InvalidSettings(f"{reason} - at `$.backends.{name}{place or '`'}") from exc
+    return backend
+
+
+def _table(raw: dict[str, Any], name: str, parent: str = "$.") -> dict[str, Any]:
+    """Return a table of *raw*, made where there is none."""
+    found = raw.setdefault(name, {})
+    if not isinstance(found, dict):
+        raise InvalidSettings(f"{parent}{name}: is no table")
+    return found
+
+
+def _put(raw: dict[str, Any], path: Sequence[str], value: object) -> None:
+    for i, name in enumerate(path[:-1]):
+        raw = _table(raw, name, ".".join(["$", *path[:i], ""]))
     raw[path[-1]] = value
 
 
 def _set_variables(raw: dict[str, Any], env: Mapping[str, str]) -> None:
     for name, value in env.items():
         if name.startswith(PREFIX):
-            path = tuple(part.lower() for part in name.removeprefix(PREFIX).split("__"))
+            path = name.removeprefix(PREFIX).lower().split("__")
+            if path[0] == "backends" and len(path) > 1:
+                path[1] = _backend_name(path[1], [*_table(raw, "backends"), *_DEFAULT_KINDS])
             _put(raw, path, _from_text(value))
-    for name, path in _COMMON_VARIABLES.items():
+    for name, common in _COMMON_VARIABLES.items():
         if env.get(name):
-            _put(raw, path, env[name])
+            _put(raw, common, env[name])
+
+
+def _backend_name(name: str, known: list[str]) -> str:
+    """Return the back end that a variable means by *name*: shells take no hyphen and no small letters there."""
+    if name in known:
+        return name
+    return next((each for each in known if each.lower().replace("-", "_") == name), name)
 
 
 def _from_text(value: str) -> object:
@@ -103,11 +135,11 @@ def _set_toggles(raw: dict[str, Any], env: Mapping[str, str]) -> None:
     for name, path in _PLAN_TOGGLES.items():
         if env.get(name):
             _put(raw, path, env[name].lower() if name == "USE_CROSS_ENCODER" else env[name])
-    candidate = raw.get("arms", {}).get("candidate", "cross-encoder")
+    candidate = _table(raw, "arms").get("candidate", "cross-encoder")
     given = {field: env[name] for name, field in _CANDIDATE_TOGGLES.items() if env.get(name)}
-    if given:
+    if given and isinstance(candidate, str):
         _of_backend(raw, candidate).update(given)
-    for name in {*raw.get("backends", {}), "gpt"}:
+    for name in {*_table(raw, "backends"), "gpt"}:
         backend = _of_backend(raw, name)
         if backend.get("kind") == "llm":
             for variable, field in (("OPENAI_API_KEY", "api_key"), ("OPENAI_BASE_URL", "base_url")):
@@ -116,8 +148,7 @@ def _set_toggles(raw: dict[str, Any], env: Mapping[str, str]) -> None:
 
 
 def _of_backend(raw: dict[str, Any], name: str) -> dict[str, Any]:
-    backends = raw.setdefault("backends", {})
-    backend: dict[str, Any] = backends.setdefault(name, {})
+    backend = _table(_table(raw, "backends"), name, "$.backends.")
     if name in _DEFAULT_KINDS:
         backend.setdefault("kind", _DEFAULT_KINDS[name])
     return backend
@@ -131,65 +162,3 @@ def _decode(kind: type, value: object) -> object:
     if kind is Path:
         return Path(str(value))
     raise NotImplementedError(kind)  # pragma: no cover - no other type of ours is in Settings
-
-
-def _check(settings: Settings) -> None:
-    if wrong := check_plan(settings.ramp.stages):
-        raise InvalidSettings(f"$.ramp.stages: {wrong}")
-    for role in ("control", "candidate", "fallback"):
-        name = getattr(settings.arms, role)
-        try:
-            settings.backend(name)
-        except KeyError:
-            raise InvalidSettings(f"$.arms.{role}: there is no back end `{name}`") from None
-    if settings.deadline.candidate_seconds > settings.deadline.total_seconds:
-        raise InvalidSettings("$.deadline.candidate_seconds: is longer than total_seconds")
-    _check_keys(settings)
-    _check_sources(settings)
-    _check_planes(settings)
-
-
-def _check_keys(settings: Settings) -> None:
-    keys = {f"$.auth.data_keys[{i}]": key for i, key in enumerate(settings.auth.data_keys)}
-    keys |= {f"$.auth.control_tokens[{i}].key": token.key for i, token in enumerate(settings.auth.control_tokens)}
-    for place, key in keys.items():
-        if not is_hashed_key(key):
-            raise InvalidSettings(f"{place}: is not `sha256:` and 64 hex digits; `rerank-canary new-key` makes one")
-    shared = set(settings.auth.data_keys) & {token.key for token in settings.auth.control_tokens}
-    if shared:
-        raise InvalidSettings("$.auth: a key serves both planes; the control plane needs one of its own")
-
-
-def _check_sources(settings: Settings) -> None:
-    identity = settings.identity
-    for source in (*identity.user, *identity.session, *identity.properties.values()):
-        kind, _, name = source.partition(":")
-        if kind not in {"header", "body"} or not name:
-            raise InvalidSettings(f"$.identity: `{source}` is neither `header:NAME` nor `body:NAME`")
-
-
-def _check_planes(settings: Settings) -> None:
-    open_data = not (settings.auth.data_keys or settings.auth.allow_anonymous)
-    if open_data and not is_loopback(settings.server.host):
-        raise InvalidSettings(
-            f"$.auth.data_keys: is empty while $.server.host is {settings.server.host}; "
-            "set keys, or $.auth.allow_anonymous where something in front checks them"
-        )
-    if not settings.auth.control_tokens and not is_loopback(settings.server.control_host):
-        raise InvalidSettings(
-            f"$.auth.control_tokens: is empty while $.server.control_host is {settings.server.control_host}"
-        )
-    if settings.fallback.threshold is not None and not isinstance(
-        settings.backend(settings.arms.candidate), CrossEncoderBackend
-    ):
-        raise InvalidSettings("$.fallback.threshold: only a cross-encoder in this process gives the raw scores for it")
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach *host*."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

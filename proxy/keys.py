@@ -43,7 +43,7 @@ class Keys:
     def actor(self, key: str) -> ControlToken | None:
         """Return the named token that *key* is; None: none."""
         found = None
-        for token in self._control:
+        for token in self._control if key else ():
             if matches_any(key, [token.key]):
                 found = token
         return found

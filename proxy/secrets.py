@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 _PREFIX = "sha256:"
 
@@ -68,14 +70,50 @@ def new_key(prefix: str = "rc") -> str:
     return f"{prefix}_{secrets.token_urlsafe(32)}"
 
 
+def shown_url(url: str) -> str:
+    """Return *url* as a log may have it: without credentials, query and fragment."""
+    scheme, sign, rest = url.partition("://")
+    if not sign:
+        scheme, rest = "", url
+    # all before the last @ goes: an unescaped password may hold any sign that ends a host
+    return scheme + sign + re.split(r"[?#]", rest.rpartition("@")[2], maxsplit=1)[0]
+
+
 def read_or_create(path: Path) -> str:
-    """Return the secret in a file that only its owner may read, making one where there is none."""
+    """Return the secret in a file that only its owner may read, making one where there is none, or an empty one.
+
+    Raises:
+        OSError, UnicodeError: it can be neither read nor made.
+
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if found := _read(path):
+        return found
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(new_key() + "\n")
+        _put(Path(name), path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return _read(path)
+
+
+def _put(made: Path, path: Path) -> None:
+    """Move *made* to *path*, unless another process was first; what is there and empty is replaced."""
+    if not path.exists():
+        try:
+            os.link(made, path)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without hard links
+            made.replace(path)
+    elif not _read(path):
+        made.replace(path)
+
+
+def _read(path: Path) -> str:
+    try:
         return path.read_text(encoding="utf-8").strip()
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        key = new_key()
-        file.write(key + "\n")
-    return key
+    except FileNotFoundError:
+        return ""

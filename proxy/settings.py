@@ -9,39 +9,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta, field
 
 from flags.ramp import DEFAULT_PLAN, Stage
-from flags.vocabulary import Arm
+from proxy.backends import Backend, CrossEncoderBackend, LlmBackend, Price, RemoteBackend
+from proxy.bounds import Count, Dollars, Pause, Port, Seconds, Section, Share
 from proxy.secrets import Secret
 
-Share = Annotated[float, Meta(ge=0, le=1)]
-Seconds = Annotated[float, Meta(gt=0)]
-Count = Annotated[int, Meta(ge=1)]
-Port = Annotated[int, Meta(ge=0, le=65535)]
+__all__ = ["Backend", "CrossEncoderBackend", "LlmBackend", "Price", "RemoteBackend", "Settings"]
+
+DialectName = Literal["cohere-v1", "cohere-v2", "jina", "infinity", "voyage", "tei", "nim"]
 
 
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A table of the file."""
-
-
-class Server(_Section, frozen=True):
+class Server(Section, frozen=True):
     """Where the two planes listen."""
 
     host: str = "127.0.0.1"
     port: Port = 8080
     control_host: str = "127.0.0.1"
     control_port: Port = 8081
-    drain_seconds: Annotated[float, Meta(ge=0)] = 0.5
+    drain_seconds: Pause = 0.5
     """After SIGTERM: how long new requests are still taken while readiness already says no."""
     grace_seconds: Seconds = 20.0
     """After that: how long running requests may take to finish."""
     max_connections: Count = 2048
-    """Requests in flight on the data plane before the next is answered 503."""
+    """Requests in flight on the data plane before the next is answered 429."""
 
 
-class Limits(_Section, frozen=True):
+class Limits(Section, frozen=True):
     """What one request may bring. Over a limit nothing reaches an arm."""
 
     max_documents: Count = 1000
@@ -54,7 +49,7 @@ class Limits(_Section, frozen=True):
     """Tokens of query and documents together, counted with the language model's own encoding."""
 
 
-class ControlToken(_Section, frozen=True):
+class ControlToken(Section, frozen=True):
     """A named actor on the control plane."""
 
     name: str
@@ -63,7 +58,7 @@ class ControlToken(_Section, frozen=True):
     role: Literal["viewer", "operator", "admin"] = "viewer"
 
 
-class Auth(_Section, frozen=True):
+class Auth(Section, frozen=True):
     """Keys of both planes, never in clear."""
 
     data_keys: tuple[str, ...] = ()
@@ -73,7 +68,7 @@ class Auth(_Section, frozen=True):
     """Empty: one admin token is made at the first start and kept in the data directory."""
 
 
-class Identity(_Section, frozen=True):
+class Identity(Section, frozen=True):
     """Who the user is: the first source that gives a value."""
 
     user: tuple[str, ...] = ("header:X-User-Id", "header:X-OpenWebUI-User-Id", "body:user")
@@ -85,7 +80,7 @@ class Identity(_Section, frozen=True):
     """Hashes user ids before they are stored or exported. None: one is kept in the data directory."""
 
 
-class Flag(_Section, frozen=True):
+class Flag(Section, frozen=True):
     """The flag that holds the percentage."""
 
     key: str = "rerank-canary"
@@ -99,7 +94,7 @@ class Flag(_Section, frozen=True):
     """What a flag file made at the first start says."""
     bootstrap: Path | None = None
     """A flag state to begin with where the Unleash server was never reached."""
-    poll_seconds: Annotated[int, Meta(ge=1)] = 1
+    poll_seconds: Annotated[int, Meta(ge=1, le=3600)] = 1
     timeout_seconds: Seconds = 2.0
     admin_token: Secret | None = None
     """For Unleash's admin API. None: the share is changed in Unleash only, and a rollback by the latch alone."""
@@ -108,110 +103,20 @@ class Flag(_Section, frozen=True):
     """Where the share is changed. None: the environment that `token` is for."""
 
 
-class Ramp(_Section, frozen=True):
+class Ramp(Section, frozen=True):
     """How the share rises."""
 
     stages: tuple[Stage, ...] = DEFAULT_PLAN
     """Each with the shortest time to stay; the last is 100 %."""
     auto_advance: bool = False
     """False: a stage that is passed waits for an operator."""
-    cool_down_seconds: Annotated[float, Meta(ge=0)] = 3600.0
+    cool_down_seconds: Annotated[float, Meta(ge=0, le=30 * 86400)] = 3600.0
     """After a rollback, until it may be re-armed; doubles with each rollback."""
     audit_entries: Count = 10_000
     """How many changes the audit trail keeps."""
 
 
-class CrossEncoderBackend(_Section, frozen=True, tag_field="kind", tag="cross-encoder"):
-    """A cross-encoder in this process."""
-
-    model: str = "shipped"
-    """``shipped``, a folder, or the name of a sentence-transformers CrossEncoder."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    engine: Literal["auto", "openvino", "stock"] = "auto"
-    """How it runs. ``auto``: OpenVINO where the folder holds an IR, else `CrossEncoder.predict`."""
-    batch: Count = 16
-    """Rows of one batch of the stock engine (the plan's RERANK_BATCH)."""
-    batch_tokens: Count = 1024
-    """Tokens of one batch of the other engines, padding included."""
-    threads: Annotated[int, Meta(ge=0)] = 0
-    """CPU threads of the model. 0: one per core."""
-    max_tokens: Annotated[int, Meta(ge=16)] | None = None
-    """Tokens of query and document together. None: what the model was made for."""
-    max_query_tokens: Annotated[int, Meta(ge=8)] = 128
-    """The query is kept whole up to this; documents get the rest."""
-    long_documents: Literal["cut", "windows"] = "cut"
-    """Cut at the limit, or score overlapping windows and take the best."""
-    queue_documents: Count = 5000
-    """Documents waiting for the model before a request is answered 429."""
-    cache_entries: Annotated[int, Meta(ge=0)] = 50_000
-    """Scores of (query, document) pairs kept in memory. 0: none."""
-    trust_remote_code: bool = False
-
-
-class Price(_Section, frozen=True):
-    """Dollars a million tokens."""
-
-    input: Annotated[float, Meta(ge=0)]
-    output: Annotated[float, Meta(ge=0)]
-    cached_input: Annotated[float, Meta(ge=0)] | None = None
-    """None: as `input`."""
-
-
-_GPT_4O_MINI = Price(input=0.15, cached_input=0.075, output=0.60)
-
-
-class LlmBackend(_Section, frozen=True, tag_field="kind", tag="llm"):
-    """A language model behind an OpenAI-compatible endpoint."""
-
-    model: str = "gpt-4o-mini"
-    base_url: str | None = None
-    """None: OpenAI's. Without an API key and without this, the stand-in answers."""
-    api_key: Secret | None = None
-    timeout_seconds: Seconds = 30.0
-    max_context_tokens: Count = 120_000
-    """Longer prompts are split into overlapping windows."""
-    window_overlap: Annotated[int, Meta(ge=0)] = 2
-    """Documents that two neighbouring windows share; their scores are averaged."""
-    max_document_tokens: Count = 512
-    """Documents are cut at this with the model's own encoding."""
-    max_query_tokens: Count = 512
-    concurrency: Count = 64
-    """Requests in flight before the next is answered 429."""
-    prices: dict[str, Price] = field(
-        default_factory=lambda: {"gpt-4o-mini": _GPT_4O_MINI, "gpt-4o-mini-2024-07-18": _GPT_4O_MINI}
-    )
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = 0.0
-    """None: not sent, for models that take none."""
-    seed: int | None = 7
-    stand_in_delay_seconds: Annotated[float, Meta(ge=0)] = 1.0
-    """Median delay of the stand-in."""
-
-
-class RemoteBackend(_Section, frozen=True, tag_field="kind", tag="remote"):
-    """A reranking server as an arm."""
-
-    api: Literal["tei", "infinity", "vllm", "cohere", "jina"]
-    base_url: str
-    """Without the path: ``/rerank``, ``/v1/rerank`` or ``/v2/rerank`` is added as the API has it."""
-    model: str | None = None
-    api_key: Secret | None = None
-    max_batch_documents: Count | None = None
-    """None: what the server says of itself, or its default (TEI: 32)."""
-    timeout_seconds: Seconds = 10.0
-    on_overload: Literal["pass", "absorb"] = "absorb"
-    """A 429 of the server: pass it on to the caller, or wait and try again within the deadline."""
-    max_document_tokens: Count = 512
-    """What a document may have, where `tokenizer` is set or a request forbids to cut."""
-    tokenizer: str | None = None
-    """A folder with the ``tokenizer.json`` to cut documents by. None: the server cuts, with its own."""
-    concurrency: Count = 64
-    dollars_per_search: Annotated[float, Meta(ge=0)] = 0.0
-
-
-Backend = CrossEncoderBackend | LlmBackend | RemoteBackend
-
-
-class Arms(_Section, frozen=True):
+class Arms(Section, frozen=True):
     """Roles, bound to back ends by name."""
 
     control: str = "gpt"
@@ -224,7 +129,7 @@ class Arms(_Section, frozen=True):
     """Results of a request that asks for no number (the plan's TOP_N). None: all."""
 
 
-class Deadline(_Section, frozen=True):
+class Deadline(Section, frozen=True):
     """One deadline a request, shared by every arm that works on it."""
 
     total_seconds: Seconds = 15.0
@@ -234,17 +139,17 @@ class Deadline(_Section, frozen=True):
     """What is kept of the total for the candidate when control fails."""
 
 
-class Fallback(_Section, frozen=True):
+class Fallback(Section, frozen=True):
     """When the fallback arm answers for the candidate, and how often it may."""
 
     statistic: Literal["top1", "mean", "margin"] = "top1"
     """top1: calibrated probability of the best document. mean: mean logit. margin: best logit minus the k-th."""
     margin_k: Annotated[int, Meta(ge=2)] = 2
-    threshold: float | None = None
+    threshold: Annotated[float, Meta(ge=-1e6, le=1e6)] | None = None
     """Below it the fallback answers. None: what the model's calibration says, or never."""
     max_share: Share = 0.2
     """Low scores that may fall back, as a share of the candidate's requests of the last hour."""
-    max_dollars_per_hour: Annotated[float, Meta(ge=0)] = 10.0
+    max_dollars_per_hour: Dollars = 10.0
     min_requests: Count = 20
     """`max_share` counts from this many candidate requests on."""
     on_control_failure: Literal["candidate", "error"] = "candidate"
@@ -257,7 +162,7 @@ class Fallback(_Section, frozen=True):
     """How long an open breaker spares the arm before one request may try it again."""
 
 
-class Wire(_Section, frozen=True):
+class Wire(Section, frozen=True):
     """Where dialects leave a choice."""
 
     empty_documents: Literal["accept", "reject"] = "accept"
@@ -266,11 +171,11 @@ class Wire(_Section, frozen=True):
     """Where the request does not say. None: as the dialect does (Cohere no, Jina yes)."""
     document_as_string: bool = False
     """Infinity's shape: ``document`` is the text itself, not an object."""
-    dialects: dict[str, str] = {}
-    """Path, or hashed key, → dialect, where detection must not decide."""
+    dialects: dict[str, DialectName] = field(default_factory=dict)
+    """Path, or hashed key (``sha256:...``), → dialect, where detection must not decide."""
 
 
-class Store(_Section, frozen=True):
+class Store(Section, frozen=True):
     """The one shared store."""
 
     url: Secret | None = None
@@ -279,16 +184,15 @@ class Store(_Section, frozen=True):
     timeout_seconds: Seconds = 0.5
 
 
-class Telemetry(_Section, frozen=True):
+class Telemetry(Section, frozen=True):
     """What people look at. OTLP is configured by the standard OTEL_ variables."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "console"] = "auto"
     """auto: console on a terminal, JSON elsewhere."""
-    trace_queue: Count = 2048
 
 
-class Settings(_Section, frozen=True):
+class Settings(Section, frozen=True):
     """All of it."""
 
     data_dir: Path = Path("var")
@@ -299,7 +203,7 @@ class Settings(_Section, frozen=True):
     flag: Flag = Flag()
     ramp: Ramp = Ramp()
     arms: Arms = Arms()
-    backends: dict[str, Backend] = {}
+    backends: dict[str, Backend] = field(default_factory=dict)
     deadline: Deadline = Deadline()
     fallback: Fallback = Fallback()
     wire: Wire = Wire()
@@ -315,7 +219,3 @@ class Settings(_Section, frozen=True):
         """
         defaults: dict[str, Backend] = {"gpt": LlmBackend(), "cross-encoder": CrossEncoderBackend()}
         return (defaults | self.backends)[name]
-
-    def role(self, arm: Arm) -> str:
-        """Return the name of the back end that plays *arm*."""
-        return self.arms.candidate if arm is Arm.CANDIDATE else self.arms.control
