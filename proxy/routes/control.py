@@ -20,7 +20,8 @@ def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return every metric; no labels but from closed sets."""
     parts: Parts = request.app.state.parts
     encode, content_type = choose_encoder(request.headers.get("accept", ""))
-    return Response(encode(parts.otel.registry), media_type=content_type)
+    # Litestar would add a second charset to a media type of its own
+    return Response(encode(parts.otel.registry), headers={"content-type": content_type})
 
 
 @get("/status", summary="flag, arms, fallback, store", sync_to_thread=False)
