@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from proxy.errors import InvalidSettings
+from proxy.http_protocol import JsonProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +46,7 @@ class Listener:
         """Serve *app*."""
         config = uvicorn.Config(
             app,
-            http="httptools",
+            http=JsonProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
