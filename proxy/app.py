@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import msgspec
 import structlog
@@ -12,13 +11,15 @@ from litestar import Litestar, MediaType, Request, Response
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import SwaggerRenderPlugin
 
 from proxy.errors import ProxyError, TooLarge
+from proxy.identity import BodyReader
 from proxy.routes.control import control_routes
-from proxy.routes.data import data_routes
-from proxy.routes.probes import client_routes, probe_routes
+from proxy.routes.data import RANKING_PATHS, data_routes
+from proxy.routes.docs import PlainPage
+from proxy.routes.probes import PROBE_PATHS, client_routes, probe_routes
 from proxy.routes.rollout import rollout_routes
+from proxy.visit import Speaker, Visit, Visits, visit_of
 from proxy.wire.canonical import error_body
 from proxy.wire.detect import JINA
 
@@ -34,19 +35,41 @@ _log = structlog.get_logger(__name__)
 
 def create_data_app(parts: Parts) -> Litestar:
     """Return the data plane."""
+
+    def note(visit: Visit) -> None:
+        parts.telemetry.http(visit, visit.seconds)
+        if visit.status >= 400 and visit.exposure is None and visit.route not in PROBE_PATHS:
+            _log.info(
+                "rerank.refused",
+                request_id=visit.request_id,
+                status=visit.status,
+                error=visit.error_code,
+                route=visit.route,
+                dialect=visit.speaker.name if visit.speaker else None,
+                seconds=round(visit.seconds, 6),
+            )
+
     return _create(
         parts,
         "rerank-canary",
         [*data_routes(), *probe_routes(), *client_routes()],
         parts.settings.limits.max_body_bytes,
         on_error=_on_proxy_error,
+        note=note,
     )
 
 
 def create_control_app(parts: Parts) -> Litestar:
     """Return the control plane."""
     routes = [*control_routes(), *rollout_routes(), *probe_routes()]
-    return _create(parts, "rerank-canary control plane", routes, 1 << 20, on_error=_on_control_error)
+    return _create(
+        parts,
+        "rerank-canary control plane",
+        routes,
+        1 << 20,
+        on_error=_on_control_error,
+        note=lambda _: None,
+    )
 
 
 def _create(
@@ -56,10 +79,11 @@ def _create(
     max_body_bytes: int,
     *,
     on_error: Callable[[Request[Any, Any, Any], ProxyError], Response[bytes]],
+    note: Callable[[Visit], None],
 ) -> Litestar:
-    return Litestar(
+    app = Litestar(
         routes,
-        state=State({"parts": parts}),
+        state=State({"parts": parts, "body_reader": BodyReader(parts.settings.identity)}),
         request_max_body_size=max_body_bytes,
         exception_handlers={
             ProxyError: on_error,
@@ -67,28 +91,33 @@ def _create(
             Exception: _on_unexpected,
         },
         openapi_config=OpenAPIConfig(
-            title=title, version=parts.version, path="/docs", render_plugins=[SwaggerRenderPlugin(path="/")]
+            title=title, version=parts.version, path="/docs", render_plugins=[PlainPage(path="/")]
         ),
         logging_config=None,
     )
+    app.asgi_handler = Visits(app.asgi_handler, {route.path for route in app.routes}, RANKING_PATHS, note)
+    return app
 
 
 def _on_proxy_error(request: Request[Any, Any, Any], error: ProxyError) -> Response[bytes]:
-    """Answer an error of ours in the body that every rerank client reads, or in the route's dialect."""
-    speaker = request.scope["route_handler"].opt.get("speaker", JINA) if "route_handler" in request.scope else JINA
-    request_id = uuid4().hex
-    status, body = speaker.write_error(error, request_id)
-    return _json(body, status, {"x-request-id": request_id})
+    """Answer an error of ours in the body that every rerank client reads, or in the request's dialect."""
+    visit = visit_of(request.scope)
+    route = request.scope.get("route_handler")
+    speaker: Speaker = visit.speaker or (route.opt.get("speaker", JINA) if route else JINA)
+    visit.error_code = error.code
+    status, body = speaker.write_error(error, visit.request_id)
+    return _json(body, status, _retry_after(error))
 
 
 def _on_control_error(request: Request[Any, Any, Any], error: ProxyError) -> Response[bytes]:
     """Answer an error of ours to an operator, under its own status."""
-    del request
-    request_id = uuid4().hex
-    headers = {"x-request-id": request_id}
-    if error.retry_after_seconds is not None:
-        headers["retry-after"] = str(math.ceil(error.retry_after_seconds))
-    return _json(error_body(error, request_id), error.status, headers)
+    body = error_body(error, visit_of(request.scope).request_id)
+    return _json(body, error.status, _retry_after(error))
+
+
+def _retry_after(error: ProxyError) -> dict[str, str]:
+    seconds = error.retry_after_seconds
+    return {} if seconds is None else {"retry-after": str(math.ceil(seconds))}
 
 
 def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
@@ -96,12 +125,12 @@ def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Res
     if error.status_code == TooLarge.status:
         limit = request.app.state.parts.settings.limits.max_body_bytes
         return _on_proxy_error(request, TooLarge(f"the body is longer than {limit} bytes", field="body"))
+    visit = visit_of(request.scope)
     codes = {404: "not_found", 405: "method_not_allowed"}
-    shown = ProxyError(_named_fields(error) or error.detail)
-    body = error_body(shown, request_id := uuid4().hex)
-    code = codes.get(error.status_code, "invalid_request")
+    body = error_body(ProxyError(_named_fields(error) or error.detail), visit.request_id)
+    visit.error_code = code = codes.get(error.status_code, "invalid_request")
     body |= {"type": code, "code": code, "error": body["error"] | {"type": code, "code": code}}
-    return _json(body, error.status_code, {"x-request-id": request_id, **(error.headers or {})})
+    return _json(body, error.status_code, dict(error.headers or {}))
 
 
 def _named_fields(error: HTTPException) -> str:
@@ -114,7 +143,8 @@ def _named_fields(error: HTTPException) -> str:
 
 def _on_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Answer a defect of ours without a word of what it said."""
-    _log.error("request.failed", path=request.scope["path"], exc_info=error)
+    request_id = visit_of(request.scope).request_id
+    _log.error("request.failed", request_id=request_id, path=request.scope["path"], exc_info=error)
     return _on_proxy_error(request, ProxyError("an internal error; it is logged under this id"))
 
 

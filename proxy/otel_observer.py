@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 from opentelemetry import trace
@@ -32,6 +32,18 @@ _FLAG_REASONS = {
 }
 """`feature_flag.result.reason` of OpenTelemetry; whatever overrides the flag is ``static``."""
 _NS = 1_000_000_000
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
+
+
+class HttpFacts(Protocol):
+    """What is measured of any HTTP request."""
+
+    method: str
+    scheme: str
+    route: str | None
+    """None: no path of ours."""
+    status: int
+    error_code: str | None
 
 
 class OtelObserver:
@@ -69,13 +81,17 @@ class OtelObserver:
 
         self._meter.create_observable_gauge(name, [observe], unit, description)
 
-    def http(self, route: str, status: int, seconds: float) -> None:
+    def http(self, about: HttpFacts, seconds: float) -> None:
         """Take note of one HTTP request, served or refused."""
         labels: dict[str, AttributeValue] = {
-            "http.request.method": "POST",
-            "http.route": route,
-            "http.response.status_code": status,
+            "http.request.method": about.method if about.method in _METHODS else "_OTHER",
+            "url.scheme": about.scheme,
+            "http.response.status_code": about.status,
         }
+        if about.route is not None:
+            labels["http.route"] = about.route
+        if about.status >= 500:
+            labels["error.type"] = about.error_code or str(about.status)
         self._http.record(seconds, labels)
 
     def audit(self, entry: AuditEntry) -> None:

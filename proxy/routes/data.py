@@ -3,69 +3,74 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-import re
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Protocol
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import toktok
 from litestar import MediaType, Request, Response, post
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
 from flags.vocabulary import Arm
 from proxy.arms.llm import ENCODING
-from proxy.errors import InvalidRequest, ProxyError, TooManyDocuments, Unauthorized
-from proxy.identity import hash_user, identify
+from proxy.errors import InvalidRequest, ProxyError, TooLarge, TooManyDocuments, Unauthorized
+from proxy.identity import BodyFields, BodyReader, hash_user, identify
 from proxy.keys import presented_key
 from proxy.secrets import hash_key
 from proxy.service import Caller, Refused
-from proxy.wire.detect import COHERE_V1, COHERE_V2, DIALECTS, JINA, NIM, TEI, VOYAGE, by_body, by_headers
+from proxy.visit import Speaker, visit_of
+from proxy.wire.detect import (
+    COHERE_V1,
+    COHERE_V2,
+    DIALECTS,
+    JINA,
+    NIM,
+    TEI,
+    VOYAGE,
+    by_beginning,
+    by_body,
+)
 from proxy.wire.limits import check_limits
 from proxy.wire.openapi import EXAMPLES, STATUSES, error_responses, operation
-from proxy.wire.score import ScoreDialect
+from proxy.wire.score import PairCalls, ScoreDialect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from litestar.handlers import HTTPRouteHandler
 
-    from proxy.exposure import Exposure
     from proxy.parts import Parts
     from proxy.wire.canonical import Dialect, RerankCall
 
-_Answer = tuple[object, "list[Exposure]"]
-_Handler = Callable[["_Entry", bytes], Awaitable[_Answer]]
+_T = TypeVar("_T")
+_Handler = Callable[["_Entry", bytes], Awaitable[object]]
 
 SCORE = ScoreDialect()
-_SMALL_BODY_BYTES = 65_536
-_REQUEST_ID = re.compile(r"[\w.:\-]{1,128}")
+_LARGE_BODY_BYTES = 1_000_000
+"""Longer ones are understood off the event loop, which they would hold for several milliseconds."""
+_BEGINNING_BYTES = 65_536
+_BEGINNING_SECONDS = 1.0
 _SHARED_PATHS = ["/v1/rerank", "/rerank", "/v1/v1/rerank", "/cohere/v1/rerank"]
 _COHERE_V2_PATHS = ["/v2/rerank", "/v1/v2/rerank", "/cohere/v2/rerank"]
-
-
-class _Speaker(Protocol):
-    """A dialect as far as failures go."""
-
-    def write_error(self, error: ProxyError, request_id: str) -> tuple[int, object]:
-        """Return status and body of a failure."""
+_NIM_PATHS = ["/v1/ranking"]
+_SCORE_PATHS = ["/score", "/v1/score"]
+RANKING_PATHS = (*_SHARED_PATHS, *_COHERE_V2_PATHS, *_NIM_PATHS, *_SCORE_PATHS)
 
 
 class _Entry:
     """What is known of a request before its body is understood."""
 
-    def __init__(self, request: Request[Any, Any, Any], speaker: _Speaker) -> None:
+    def __init__(self, request: Request[Any, Any, Any]) -> None:
         self.parts: Parts = request.app.state.parts
-        self.speaker = speaker
-        self.status = 500
+        self.visit = visit_of(request.scope)
         self.route = request.scope["path"]
         self.headers: Mapping[str, str] = request.headers
         self.key = presented_key(request.headers)
         self.remote_address = request.client.host if request.client else None
-        given = request.headers.get("x-request-id", "")
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex
-        self.began = time.perf_counter()
+        self._body_reader: BodyReader = request.app.state.body_reader
 
     def forced_arm(self) -> Arm | None:
         """Return the arm that a tester asks for.
@@ -84,18 +89,26 @@ class _Entry:
             raise InvalidRequest("x-rerank-force-arm: is neither control nor candidate", field="x-rerank-force-arm")
         return Arm(name)
 
-    def caller(self, call: RerankCall, dialect: str) -> Caller:
-        """Return who asks."""
+    def named_dialect(self) -> Dialect | None:
+        """Return the dialect that the configuration binds to the path or the key."""
+        named = self.parts.settings.wire.dialects
+        if not named:
+            return None
+        name = named.get(self.route) or (named.get(hash_key(self.key)) if self.key else None)
+        return DIALECTS[name] if name else None
+
+    def caller(self, body: bytes, query: str, dialect: str) -> Caller:
+        """Return who asks; *query* stands for a user whom nothing names."""
         who = identify(
             self.parts.settings.identity,
             self.headers,
-            call.body_fields,
-            query=call.query,
+            BodyFields(self._body_reader, body),
+            query=query,
             api_key=self.key,
             remote_address=self.remote_address,
         )
         return Caller(
-            request_id=self.request_id,
+            request_id=self.visit.request_id,
             route=self.route,
             dialect=dialect,
             who=who,
@@ -105,128 +118,122 @@ class _Entry:
         )
 
 
-async def _answer(request: Request[Any, Any, Any], handler: _Handler, default: _Speaker) -> Response[bytes]:
+async def _answer(request: Request[Any, Any, Any], handler: _Handler, default: Speaker) -> Response[bytes]:
     """Take a request through its handler, and answer whatever happens in the dialect it speaks."""
-    entry = _Entry(request, by_headers(request.headers) or default)
-    parts = entry.parts
+    entry = _Entry(request)
     try:
-        await _check_key(request, entry, default)
-        with parts.in_flight:
-            answer, exposures = await handler(entry, await request.body())
-        return _response(entry, 200, answer, exposures)
+        entry.parts.keys.check_data(entry.key)
+        with entry.parts.in_flight:
+            body = await _body_of(request, entry)
+            return _response(200, await handler(entry, body))
     except Refused as exc:
-        return _refusal(entry, exc.error, [exc.exposure])
+        entry.visit.exposure = exc.exposure
+        error = exc.error
     except ProxyError as exc:
-        return _refusal(entry, exc, [])
-    finally:
-        parts.telemetry.http(entry.route, entry.status, time.perf_counter() - entry.began)
+        error = exc
+    return _refusal(entry, error, await _speaker(request, entry, default))
 
 
-async def _check_key(request: Request[Any, Any, Any], entry: _Entry, default: _Speaker) -> None:
-    """Pass a caller with a key; who has none is told so in his dialect, if a small body tells which that is.
+async def _body_of(request: Request[Any, Any, Any], entry: _Entry) -> bytes:
+    """Return the body.
 
     Raises:
-        Unauthorized: the key is missing or wrong.
+        TooLarge: it is longer than allowed, and is not read to its end.
 
     """
     try:
-        entry.parts.keys.check_data(entry.key)
-    except Unauthorized:
-        length = request.headers.get("content-length", "")
-        if default is JINA and length.isdecimal() and int(length) <= _SMALL_BODY_BYTES:
-            entry.speaker = by_body(await request.body(), request.headers)
-        raise
+        return await request.body()
+    except RequestEntityTooLarge as exc:
+        limit = entry.parts.settings.limits.max_body_bytes
+        raise TooLarge(f"the body is longer than {limit} bytes", field="body") from exc
 
 
-async def _rank(entry: _Entry, body: bytes, dialect: Dialect) -> _Answer:
-    """Answer one ranking."""
-    entry.speaker = dialect
-    parts = entry.parts
-    call = dialect.read(body, parts.settings.wire)
-    check_limits(call, parts.settings.limits, _count_tokens, len(body))
-    served = await parts.service.serve(call, entry.caller(call, dialect.name))
-    return dialect.write(call, served.reply, parts.settings.wire), [served.exposure]
+async def _speaker(request: Request[Any, Any, Any], entry: _Entry, default: Speaker) -> Speaker:
+    """Return the dialect of a refused request: where its body was not read, what the beginning of it tells."""
+    visit = entry.visit
+    if visit.speaker is not None:
+        return visit.speaker
+    if default is not JINA:
+        return default
+    if visit.beginning is None and "expect" not in entry.headers:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_BEGINNING_SECONDS):
+                await request.receive()
+    beginning = (visit.beginning or b"")[:_BEGINNING_BYTES]
+    return entry.named_dialect() or by_beginning(beginning, entry.headers)
 
 
-async def _rank_by_body(entry: _Entry, body: bytes) -> _Answer:
-    """Answer one ranking in the dialect that the configuration, or the body, says."""
-    named = entry.parts.settings.wire.dialects
-    name = named.get(entry.route) or (named.get(hash_key(entry.key)) if named and entry.key else None)
-    return await _rank(entry, body, DIALECTS[name] if name else by_body(body, entry.headers))
+async def _off_loop(body: bytes, work: Callable[[], _T]) -> _T:
+    """Return what *work* makes of *body*: in a thread if it is large, so that probes and telemetry go on."""
+    return await asyncio.to_thread(work) if len(body) > _LARGE_BODY_BYTES else work()
 
 
-async def _score(entry: _Entry, body: bytes) -> _Answer:
-    """Answer pairs, in their order."""
-    parts = entry.parts
-    asked = SCORE.read(body)
-    limits = parts.settings.limits
-    if len(asked.calls) > limits.max_queries:
-        reason = f"queries: {len(asked.calls)} distinct ones, at most {limits.max_queries} are allowed"
-        raise TooManyDocuments(reason, field="queries")
-    for call in asked.calls:
-        check_limits(call, limits, _count_tokens, len(body))
-    callers = [entry.caller(call, SCORE.name) for call in asked.calls]
-    served = await asyncio.gather(*map(parts.service.serve, asked.calls, callers))
-    return SCORE.write(asked, [one.reply for one in served]), [one.exposure for one in served]
+async def _rank(entry: _Entry, body: bytes, dialect: Dialect | None = None) -> object:
+    """Answer one ranking, in the dialect that the path, the configuration or else the body says."""
+    wire = entry.parts.settings.wire
+
+    def understand() -> tuple[Dialect, RerankCall, Caller]:
+        spoken = dialect or entry.named_dialect() or by_body(body, entry.headers)
+        entry.visit.speaker = spoken
+        call = spoken.read(body, wire)
+        check_limits(call, entry.parts.settings.limits, _count_tokens, len(body))
+        return spoken, call, entry.caller(body, call.query, spoken.name)
+
+    spoken, call, caller = await _off_loop(body, understand)
+    served = await entry.parts.service.serve(call, caller)
+    entry.visit.exposure, entry.visit.warnings = served.exposure, served.reply.warnings
+    return spoken.write(call, served.reply, wire)
+
+
+async def _score(entry: _Entry, body: bytes) -> object:
+    """Answer pairs, in their order: all of one caller, who has one arm whatever the queries."""
+    entry.visit.speaker = SCORE
+
+    def understand() -> tuple[PairCalls, Caller]:
+        asked = SCORE.read(body)
+        limits = entry.parts.settings.limits
+        if len(asked.calls) > limits.max_queries:
+            reason = f"{len(asked.calls)} distinct ones, at most {limits.max_queries} are allowed"
+            raise TooManyDocuments(f"{asked.queries_field}: {reason}", field=asked.queries_field)
+        for call in asked.calls:
+            check_limits(call, limits, _count_tokens, len(body))
+        return asked, entry.caller(body, asked.calls[0].query, SCORE.name)
+
+    asked, caller = await _off_loop(body, understand)
+    # the first ranking goes by the request's own id, each of the others by one of its own
+    ids = [caller.request_id, *(f"{caller.request_id}.{i + 2}" for i in range(len(asked.calls) - 1))]
+    callers = [msgspec.structs.replace(caller, request_id=request_id) for request_id in ids]
+    done = await asyncio.gather(*map(entry.parts.service.serve, asked.calls, callers), return_exceptions=True)
+    served = [_raised(one) for one in done]
+    entry.visit.exposure = served[0].exposure
+    entry.visit.warnings = tuple(warning for one in served for warning in one.reply.warnings)
+    return SCORE.write(asked, [one.reply for one in served])
+
+
+def _raised(found: _T | BaseException) -> _T:
+    if isinstance(found, BaseException):
+        raise found
+    return found
 
 
 def _count_tokens(texts: Sequence[str]) -> int:
     return sum(toktok.batch_count(texts, ENCODING))
 
 
-def _response(entry: _Entry, status: int, body: object, exposures: Sequence[Exposure]) -> Response[bytes]:
-    entry.status = status
-    return Response(
-        msgspec.json.encode(body),
-        status_code=status,
-        media_type=MediaType.JSON,
-        headers=_headers(entry, exposures),
-    )
+def _response(status: int, body: object) -> Response[bytes]:
+    return Response(msgspec.json.encode(body), status_code=status, media_type=MediaType.JSON)
 
 
-def _refusal(entry: _Entry, error: ProxyError, exposures: Sequence[Exposure]) -> Response[bytes]:
-    status, body = entry.speaker.write_error(error, entry.request_id)
-    response = _response(entry, status, body, exposures)
+def _refusal(entry: _Entry, error: ProxyError, speaker: Speaker) -> Response[bytes]:
+    entry.visit.speaker, entry.visit.error_code = speaker, error.code
+    status, body = speaker.write_error(error, entry.visit.request_id)
+    response = _response(status, body)
     if error.retry_after_seconds is not None or status in {429, 503}:
         # whole seconds, at least one: cohere's SDK ignores 0 and misreads retry-after-ms
         wait = max(1, math.ceil(error.retry_after_seconds or 1))
         response.headers["Retry-After"] = str(wait)
         response.headers["X-RateLimit-Reset"] = str(int(time.time()) + wait)
     return response
-
-
-def _headers(entry: _Entry, exposures: Sequence[Exposure]) -> dict[str, str]:
-    total = (time.perf_counter() - entry.began) * 1000
-    timing = [f"total;dur={total:.2f}"]
-    headers = {"x-request-id": entry.request_id}
-    if exposures:
-        first = exposures[0]
-        headers["x-rerank-arm"] = first.assignment.arm.value
-        headers["x-rerank-served-by"] = first.served_by.value
-        headers["x-rerank-model"] = first.model
-        headers["x-rerank-reason"] = first.assignment.reason.value
-        if first.assignment.bucket is not None:
-            headers["x-rerank-bucket"] = str(first.assignment.bucket)
-        timing += [f'{a.role};dur={a.seconds * 1000:.2f};desc="{a.outcome}"' for a in first.attempts]
-        if entry.speaker is TEI:
-            headers |= _tei_headers(total, first)
-    headers["Server-Timing"] = ", ".join(timing)
-    return headers
-
-
-def _tei_headers(total_ms: float, exposure: Exposure) -> dict[str, str]:
-    """Return the timings as TEI gives them, in whole milliseconds, of the attempt that answered."""
-    answered = exposure.attempts[-1] if exposure.attempts else None
-    parts = {
-        "x-tokenization-time": answered.tokenize_seconds if answered else 0.0,
-        "x-queue-time": answered.queue_seconds if answered else 0.0,
-        "x-inference-time": answered.inference_seconds if answered else 0.0,
-    }
-    headers = {name: str(round(seconds * 1000)) for name, seconds in parts.items()}
-    headers["x-total-time"] = headers["x-compute-time"] = str(round(total_ms))
-    headers["x-compute-type"] = "cpu"
-    headers["x-compute-tokens"] = str(answered.tokens if answered else 0)
-    return headers
 
 
 def _route(
@@ -256,16 +263,17 @@ def _route(
 
 def data_routes() -> list[HTTPRouteHandler]:
     """Return every route that ranks."""
+    _count_tokens([""])  # loads the encoding now: it takes half a second, and no request may wait for it
 
-    async def cohere_v2(entry: _Entry, body: bytes) -> _Answer:
+    async def cohere_v2(entry: _Entry, body: bytes) -> object:
         return await _rank(entry, body, COHERE_V2)
 
-    async def nim(entry: _Entry, body: bytes) -> _Answer:
+    async def nim(entry: _Entry, body: bytes) -> object:
         return await _rank(entry, body, NIM)
 
     return [
-        _route(_SHARED_PATHS, "rerank", _rank_by_body, [JINA, COHERE_V1, VOYAGE, TEI, NIM]),
+        _route(_SHARED_PATHS, "rerank", _rank, [JINA, COHERE_V1, VOYAGE, TEI, NIM]),
         _route(_COHERE_V2_PATHS, "rerank-v2", cohere_v2, [COHERE_V2]),
-        _route(["/v1/ranking"], "ranking", nim, [NIM]),
-        _route(["/score", "/v1/score"], "score", _score, [SCORE]),
+        _route(_NIM_PATHS, "ranking", nim, [NIM]),
+        _route(_SCORE_PATHS, "score", _score, [SCORE]),
     ]

@@ -11,7 +11,7 @@ from msgspec import Meta
 from proxy.errors import InvalidRequest, MalformedBody
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from proxy.errors import ProxyError
     from proxy.settings import Wire
@@ -26,6 +26,8 @@ DocumentObject = Annotated[
 ]
 Document = str | DocumentObject
 """A document as clients send it: its text, or an object that holds it."""
+Documents = list[Document] | str
+"""vLLM's clients send one document as it is."""
 
 _T = TypeVar("_T")
 _ESCAPE = re.compile(
@@ -33,6 +35,10 @@ _ESCAPE = re.compile(
     re.DOTALL,
 )
 """An escape in JSON: a whole surrogate pair, half of one, or anything else."""
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_MISSING = re.compile(r"Object missing required field `([^`]+)`")
+_MOST_TOKENS = 1 << 31
+"""What a tokenizer can count to."""
 
 
 class RerankCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +49,7 @@ class RerankCall(msgspec.Struct, frozen=True, kw_only=True):
     """The texts to rank, in the order received."""
     echoes: tuple[dict[str, Any], ...] = ()
     """What is sent back for each document on request; empty: ``{"text": ...}``."""
+    query_field: str = "query"
     documents_field: str = "documents"
     top_n: int | None = None
     """Results wanted; None: all, or what the configuration says."""
@@ -52,8 +59,6 @@ class RerankCall(msgspec.Struct, frozen=True, kw_only=True):
     """False: a document that is too long is an error, not cut."""
     max_tokens_per_doc: int | None = None
     model: str | None = None
-    body_fields: dict[str, str] = {}
-    """Top-level strings of the body that can name the user."""
     warnings: tuple[str, ...] = ()
 
     def echo(self, index: int) -> dict[str, Any]:
@@ -119,16 +124,20 @@ def decode(body: bytes, kind: type[_T]) -> _T:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as exc:
         reason, _, place = str(exc).partition(" - at `$")
-        where = place.strip("`").lstrip(".") or None
-        raise InvalidRequest(f"{where}: {reason}" if where else reason, field=where) from exc
+        where = place.strip("`").lstrip(".")
+        if missing := _MISSING.fullmatch(reason):
+            where, reason = f"{where}.{missing[1]}".lstrip("."), "is missing"
+        raise InvalidRequest(f"{where}: {reason}" if where else reason, field=where or None) from exc
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-        if "surrogate" in str(exc) and (mended := _without_lone_surrogates(body)) != body:
+        if (mended := without_lone_surrogates(body)) != body:
             return decode(mended, kind)
         raise MalformedBody(f"The body is not valid JSON: {exc}") from exc
 
 
-def _without_lone_surrogates(body: bytes) -> bytes:
+def without_lone_surrogates(body: bytes) -> bytes:
     """Return *body* with U+FFFD for each escaped half of a pair: splitters cut emoji in two."""
+    if not _SURROGATE.search(body):
+        return body
 
     def mend(escape: re.Match[bytes]) -> bytes:
         return rb"\ufffd" if escape["lone"] else escape[0]
@@ -160,6 +169,18 @@ def checked_top_n(top_n: int | None, field: str = "top_n") -> int | None:
     return top_n or None
 
 
+def checked_tokens(value: int | None, field: str, *, least: int = 1) -> int | None:
+    """Return a number of tokens, None for 0, and no more than a tokenizer can count to.
+
+    Raises:
+        InvalidRequest: it is under *least*.
+
+    """
+    if value is not None and value < least:
+        raise InvalidRequest(f"{field}: must be at least {least}", field=field)
+    return min(value, _MOST_TOKENS) if value else None
+
+
 def checked_documents(count: int, wire: Wire, field: str = "documents") -> None:
     """Pass over an empty list unless the configuration rejects it.
 
@@ -169,6 +190,11 @@ def checked_documents(count: int, wire: Wire, field: str = "documents") -> None:
     """
     if not count and wire.empty_documents == "reject":
         raise InvalidRequest(f"{field}: must not be empty", field=field)
+
+
+def listed(documents: Documents) -> list[Document]:
+    """Return a list, of one where a document came as it is."""
+    return [documents] if isinstance(documents, str) else documents
 
 
 def texts_of(documents: Sequence[Document], rank_fields: Sequence[str] = (), field: str = "documents") -> list[str]:
@@ -195,10 +221,14 @@ def echoes_of(documents: Sequence[Document], texts: Sequence[str]) -> tuple[dict
     """Return what is sent back for each document: its other fields kept, ``text`` always there."""
     if all(isinstance(document, str) for document in documents):
         return ()
-    return tuple(
-        {"text": text} if isinstance(document, str) else {"text": text, **document}
-        for document, text in zip(documents, texts, strict=True)
-    )
+    return tuple(map(_echo_of, documents, texts))
+
+
+def _echo_of(document: Document, text: str) -> dict[str, Any]:
+    if isinstance(document, str):
+        return {"text": text}
+    # beside rank_fields, `text` may be anything, null too; clients read a string there
+    return document if isinstance(document.get("text"), str) else {**document, "text": text}
 
 
 def document_of(call: RerankCall, index: int, wire: Wire) -> str | dict[str, Any] | msgspec.UnsetType:
@@ -218,8 +248,3 @@ def error_body(error: ProxyError, request_id: str) -> dict[str, Any]:
         "code": error.code,
         "error": {"message": error.message, "type": error.code, "param": error.field, "code": error.code},
     }
-
-
-def user_fields(fields: Mapping[str, str | msgspec.UnsetType | None]) -> dict[str, str]:
-    """Return those fields of a body that hold text."""
-    return {name: value for name, value in fields.items() if isinstance(value, str) and value}

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from proxy.errors import InvalidRequest
 from proxy.wire.canonical import (
-    Document,
+    Documents,
     Query,
     Reply,
     RerankCall,
     TopN,
     checked_documents,
     checked_query,
+    checked_tokens,
     checked_top_n,
     decode,
     echoes_of,
     error_body,
+    listed,
     texts_of,
-    user_fields,
 )
 from proxy.wire.jina import RerankResponse, envelope
 
@@ -34,7 +34,7 @@ class CohereRequest(msgspec.Struct, kw_only=True):
     """``POST /v1/rerank`` and ``/v2/rerank`` as the cohere SDKs 5 to 7 send them; null means absent."""
 
     query: Query
-    documents: list[Document]
+    documents: Documents
     model: str | None = None
     top_n: TopN | None = None
     rank_fields: list[str] | None = None
@@ -43,7 +43,6 @@ class CohereRequest(msgspec.Struct, kw_only=True):
     max_tokens_per_doc: Annotated[int, Meta(extra_json_schema={"minimum": 1})] | None = None
     priority: int | None = None
     relevant_spans: dict[str, Any] | None = None
-    user: str | None = None
 
 
 class CohereDialect:
@@ -59,18 +58,18 @@ class CohereDialect:
     def read(self, body: bytes, wire: Wire) -> RerankCall:
         """Return what *body* asks for."""
         asked = decode(body, CohereRequest)
-        checked_documents(len(asked.documents), wire)
-        texts = texts_of(asked.documents, asked.rank_fields or ())
+        documents = listed(asked.documents)
+        checked_documents(len(documents), wire)
+        texts = texts_of(documents, asked.rank_fields or ())
         spans = asked.relevant_spans is not None and asked.relevant_spans.get("mode") == "enabled"
         return RerankCall(
             query=checked_query(asked.query),
             documents=tuple(texts),
-            echoes=echoes_of(asked.documents, texts),
+            echoes=echoes_of(documents, texts),
             top_n=checked_top_n(asked.top_n),
             return_documents=bool(wire.return_documents if asked.return_documents is None else asked.return_documents),
-            max_tokens_per_doc=_positive(asked.max_tokens_per_doc, "max_tokens_per_doc"),
+            max_tokens_per_doc=checked_tokens(asked.max_tokens_per_doc, "max_tokens_per_doc"),
             model=asked.model,
-            body_fields=user_fields({"user": asked.user}),
             warnings=("relevant_spans are not supported and were left out",) if spans else (),
         )
 
@@ -81,9 +80,3 @@ class CohereDialect:
     def write_error(self, error: ProxyError, request_id: str) -> tuple[int, object]:
         """Return status and a body with ``message``."""
         return error.status, error_body(error, request_id)
-
-
-def _positive(value: int | None, field: str) -> int | None:
-    if value is not None and value < 1:
-        raise InvalidRequest(f"{field}: must be at least 1", field=field)
-    return value

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from proxy.wire.canonical import without_lone_surrogates
 from proxy.wire.cohere import CohereDialect
 from proxy.wire.jina import InfinityDialect, JinaDialect
 from proxy.wire.nim import NimDialect
@@ -47,6 +48,11 @@ class _Keys(msgspec.Struct):
 
 
 _decoder = msgspec.json.Decoder(_Keys)
+_KEY = re.compile(
+    rb"""(?<!\\)"(texts|passages|top_k|truncation|rank_fields|max_chunks_per_doc|model)"\s*:\s*(null|"[^"\\]{0,64}"?|.)""",
+    re.DOTALL,
+)
+"""One of them with the beginning of its value. Inside a string its quotes would be escaped."""
 
 
 def by_body(body: bytes, headers: Mapping[str, str]) -> Dialect:
@@ -54,10 +60,25 @@ def by_body(body: bytes, headers: Mapping[str, str]) -> Dialect:
 
     A body that is no JSON object speaks, if anything, the dialect of its headers.
     """
+    return _by_keys(_keys_of(body) or _keys_of(without_lone_surrogates(body)) or _Keys(), headers)
+
+
+def by_beginning(beginning: bytes, headers: Mapping[str, str]) -> Dialect:
+    """Return the dialect of a ``/v1/rerank`` or ``/rerank`` request of which only the beginning is known."""
+    found: dict[str, msgspec.Raw] = {}
+    for key in _KEY.finditer(beginning):
+        found.setdefault(key[1].decode(), msgspec.Raw(key[2]))
+    return _by_keys(_Keys(**found), headers)
+
+
+def _keys_of(body: bytes) -> _Keys | None:
     try:
-        keys = _decoder.decode(body)
+        return _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
-        keys = _Keys()
+        return None
+
+
+def _by_keys(keys: _Keys, headers: Mapping[str, str]) -> Dialect:
     if _is_given(keys.texts):
         return TEI
     if _is_given(keys.passages):

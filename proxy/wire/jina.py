@@ -5,27 +5,28 @@ The answer is one envelope that all of their clients read, and Cohere's too.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from proxy.errors import MalformedBody
 from proxy.wire.canonical import (
-    Document,
+    Documents,
     Query,
     Reply,
     RerankCall,
     TopN,
     checked_documents,
     checked_query,
+    checked_tokens,
     checked_top_n,
     decode,
     document_of,
     echoes_of,
     error_body,
+    listed,
     texts_of,
-    user_fields,
 )
 
 if TYPE_CHECKING:
@@ -43,16 +44,18 @@ class JinaRequest(msgspec.Struct, kw_only=True):
     """``POST /v1/rerank`` and ``/rerank`` with ``documents``; fields of other servers are taken or ignored."""
 
     query: Query | TextObject
-    documents: list[Document]
+    documents: Documents
     model: str | None = None
     top_n: TopN | None = None
     return_documents: bool | None = None
     rank_fields: list[str] | None = None
     raw_scores: bool | None = None
     use_activation: bool | None = None
-    max_tokens_per_doc: int | None = None
+    max_tokens_per_doc: Annotated[int, msgspec.Meta(extra_json_schema={"minimum": 0})] | None = None
+    """0 means all; vLLM's default."""
     truncate_prompt_tokens: int | None = None
-    user: str | None = None
+    user: Annotated[Any, msgspec.Meta(description="Who asks; a text or a number")] = None
+    """As every field that ``identity`` names, in every dialect, it is read from the body itself."""
 
 
 class JinaResult(msgspec.Struct):
@@ -80,6 +83,13 @@ class BilledUnits(msgspec.Struct):
     """In Cohere's units; a local arm bills nothing."""
 
     search_units: int
+    total_tokens: int
+
+
+class Tokens(msgspec.Struct):
+    """What the serving arm read, in Cohere's words."""
+
+    input_tokens: int
 
 
 class Meta(msgspec.Struct, omit_defaults=True):
@@ -87,6 +97,7 @@ class Meta(msgspec.Struct, omit_defaults=True):
 
     api_version: ApiVersion
     billed_units: BilledUnits
+    tokens: Tokens
     warnings: list[str] = []
 
 
@@ -116,19 +127,21 @@ class JinaDialect:
         """Return what *body* asks for."""
         asked = decode(body, JinaRequest)
         query = asked.query if isinstance(asked.query, str) else asked.query.text
-        checked_documents(len(asked.documents), wire)
-        texts = texts_of(asked.documents, asked.rank_fields or ())
+        documents = listed(asked.documents)
+        checked_documents(len(documents), wire)
+        texts = texts_of(documents, asked.rank_fields or ())
+        is_shorter = asked.truncate_prompt_tokens not in {None, -1}  # -1: what the model reads, as always here
         default = self.returns_documents if wire.return_documents is None else wire.return_documents
         return RerankCall(
             query=checked_query(query),
             documents=tuple(texts),
-            echoes=echoes_of(asked.documents, texts),
+            echoes=echoes_of(documents, texts),
             top_n=checked_top_n(asked.top_n),
             return_documents=default if asked.return_documents is None else asked.return_documents,
             raw_scores=asked.raw_scores is True or asked.use_activation is False,
-            max_tokens_per_doc=asked.max_tokens_per_doc or None,
+            max_tokens_per_doc=checked_tokens(asked.max_tokens_per_doc, "max_tokens_per_doc", least=0),
             model=asked.model,
-            body_fields=user_fields({"user": asked.user}),
+            warnings=("truncate_prompt_tokens is not supported and was left out",) if is_shorter else (),
         )
 
     def write(self, call: RerankCall, reply: Reply, wire: Wire) -> object:
@@ -167,5 +180,5 @@ def envelope(call: RerankCall, reply: Reply, wire: Wire, api_version: str) -> Re
             for r in reply.results
         ],
         usage=Usage(reply.tokens, reply.tokens),
-        meta=Meta(ApiVersion(api_version), BilledUnits(0), list(reply.warnings)),
+        meta=Meta(ApiVersion(api_version), BilledUnits(0, reply.tokens), Tokens(reply.tokens), list(reply.warnings)),
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from proxy.wire.canonical import Reply, RerankCall, checked_documents, checked_query, decode, error_body, user_fields
+from proxy.wire.canonical import Reply, RerankCall, checked_documents, checked_query, decode, error_body
 from proxy.wire.jina import TextObject
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ class NimRequest(msgspec.Struct, kw_only=True):
     passages: list[Passage]
     model: str | None = None
     truncate: Literal["NONE", "END"] | None = None
-    user: str | None = None
 
 
 class NimRank(msgspec.Struct):
@@ -57,11 +56,11 @@ class NimDialect:
         return RerankCall(
             query=checked_query(asked.query.text, "query.text"),
             documents=tuple(passage.text for passage in asked.passages),
+            query_field="query.text",
             documents_field="passages",
             raw_scores=True,
             truncate=asked.truncate != "NONE",
             model=asked.model,
-            body_fields=user_fields({"user": asked.user}),
         )
 
     def write(self, call: RerankCall, reply: Reply, wire: Wire) -> object:

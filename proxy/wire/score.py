@@ -5,12 +5,12 @@ One text against many is one ranking. Lists of equal length are pairs: one ranki
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
 from proxy.errors import InvalidRequest
-from proxy.wire.canonical import Reply, RerankCall, checked_query, decode, error_body, user_fields
+from proxy.wire.canonical import Reply, RerankCall, checked_query, decode, error_body
 from proxy.wire.jina import Usage
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class ScoreRequest(msgspec.Struct, kw_only=True):
     data_2: Texts | None = None
     model: str | None = None
     use_activation: bool | None = None
-    user: str | None = None
+    user: Annotated[Any, msgspec.Meta(description="Who asks; a text or a number")] = None
 
 
 class PairScore(msgspec.Struct):
@@ -61,6 +61,8 @@ class PairCalls(msgspec.Struct, frozen=True):
     calls: list[RerankCall]
     places: list[list[int]]
     """For each ranking: which pair each of its documents belongs to."""
+    queries_field: str
+    """What the caller calls the queries."""
 
 
 class ScoreDialect:
@@ -92,15 +94,15 @@ class ScoreDialect:
         calls = [
             RerankCall(
                 query=query,
+                query_field=left_name,
                 documents=tuple(right[place] for place in places),
                 documents_field=right_name,
                 raw_scores=asked.use_activation is False,
                 model=asked.model,
-                body_fields=user_fields({"user": asked.user}),
             )
             for query, places in pairs.items()
         ]
-        return PairCalls(calls, list(pairs.values()))
+        return PairCalls(calls, list(pairs.values()), left_name)
 
     def write(self, asked: PairCalls, replies: Sequence[Reply]) -> ScoreResponse:
         """Return the score of every pair, in the order received."""

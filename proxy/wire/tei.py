@@ -16,7 +16,6 @@ from proxy.wire.canonical import (
     checked_query,
     checked_top_n,
     decode,
-    user_fields,
 )
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ class TeiRequest(msgspec.Struct, kw_only=True):
     raw_scores: bool | None = None
     return_text: bool | None = None
     top_n: TopN | None = None
-    user: str | None = None
 
 
 class TeiRank(msgspec.Struct):
@@ -74,6 +72,7 @@ class TeiDialect:
         """Return what *body* asks for."""
         asked = decode(body, TeiRequest)
         checked_documents(len(asked.texts), wire, "texts")
+        cuts_left = (asked.truncation_direction or "").lower() == "left"
         return RerankCall(
             query=checked_query(asked.query),
             documents=tuple(asked.texts),
@@ -82,7 +81,7 @@ class TeiDialect:
             return_documents=bool(asked.return_text),
             raw_scores=bool(asked.raw_scores),
             truncate=asked.truncate is not False,
-            body_fields=user_fields({"user": asked.user}),
+            warnings=("truncation_direction Left is not supported: long texts lose their end",) if cuts_left else (),
         )
 
     def write(self, call: RerankCall, reply: Reply, wire: Wire) -> object:

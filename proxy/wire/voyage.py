@@ -17,7 +17,6 @@ from proxy.wire.canonical import (
     checked_top_n,
     decode,
     error_body,
-    user_fields,
 )
 from proxy.wire.jina import Meta, Usage, envelope
 
@@ -35,7 +34,6 @@ class VoyageRequest(msgspec.Struct, kw_only=True):
     top_k: TopN | None = None
     truncation: bool | None = None
     return_documents: bool | None = None
-    user: str | None = None
 
 
 class VoyageResult(msgspec.Struct):
@@ -75,7 +73,6 @@ class VoyageDialect:
             return_documents=bool(wire.return_documents if asked.return_documents is None else asked.return_documents),
             truncate=asked.truncation is not False,
             model=asked.model,
-            body_fields=user_fields({"user": asked.user}),
         )
 
     def write(self, call: RerankCall, reply: Reply, wire: Wire) -> object:

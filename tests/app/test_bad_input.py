@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from proxy.secrets import hash_key
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     import httpx
 
@@ -212,7 +214,45 @@ async def test_too_many_distinct_queries_of_pairs_are_refused(make_plane: Callab
     body = {"text_1": ["p", "q", "r"], "text_2": ["a", "b", "c"]}
     response = await plane.client.post("/score", json=body)
     assert response.status_code == 422
-    assert "3 distinct" in response.json()["message"]
+    assert response.json()["message"].startswith("text_1: 3 distinct")
+
+
+@pytest.mark.parametrize("name", ["cohere-v1", "cohere-v2", "jina", "vllm"])
+@pytest.mark.parametrize("user", ["u7", "u1"], ids=["candidate", "control"])
+async def test_a_negative_number_of_tokens_is_refused_and_reaches_no_arm(plane: Plane, name: str, user: str) -> None:
+    response = await post(plane, ROUTES[name], ROUTES[name].body(max_tokens_per_doc=-1), **{"x-user-id": user})
+    assert response.status_code == ROUTES[name].rule
+    assert response.json()["error"]["param"] == "max_tokens_per_doc"
+    assert not plane.gpt.calls
+    assert not plane.cross_encoder.calls
+
+
+BEFORE_THE_BODY_IS_READ: dict[str, tuple[dict[str, str], int]] = {
+    "too long": ({"RERANK_CANARY__LIMITS__MAX_BODY_BYTES": "30"}, 413),
+    "too many requests": ({"RERANK_CANARY__SERVER__MAX_CONNECTIONS": "1"}, 429),
+    "no key": ({"RERANK_CANARY__AUTH__DATA_KEYS": f'["{hash_key("good")}"]'}, 401),
+}
+
+
+@routes
+@pytest.mark.parametrize("why", BEFORE_THE_BODY_IS_READ)
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["whole", "chunked"])
+async def test_who_is_refused_before_his_body_is_read_hears_so_in_his_dialect(
+    make_plane: Callable[..., Plane], route: Route, why: str, *, is_chunked: bool
+) -> None:
+    env, status = BEFORE_THE_BODY_IS_READ[why]
+    plane = make_plane(**env)
+    plane.parts.in_flight.count = int(why == "too many requests")
+    body = json.dumps(route.body()).encode()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield body[:-2]
+        yield body[-2:]
+
+    response = await plane.client.post(route.path, content=pieces() if is_chunked else body)
+    assert response.status_code == status
+    assert route.message(response)
+    assert ("error" in response.json()) == ("truncation" not in route.sign)
 
 
 @pytest.mark.parametrize(("method", "path", "status"), [("GET", "/v1/rerank", 405), ("POST", "/nowhere", 404)])

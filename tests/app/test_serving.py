@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from flags.bucketing import bucket
+from proxy.app import create_data_app
+from proxy.arms.cross_encoder import CrossEncoderArm
+from proxy.listeners import Listener
 from proxy.secrets import hash_key
+from proxy.settings import CrossEncoderBackend
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +46,29 @@ async def test_a_user_has_one_arm_whatever_is_asked_and_in_every_dialect(plane: 
 async def test_the_body_can_name_the_user(plane: Plane) -> None:
     response = await plane.client.post("/v1/rerank", json=BODY | {"user": "u7"})
     assert response.headers["x-rerank-bucket"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/rerank", BODY),
+        ("/v1/rerank", BODY | {"top_k": 1}),
+        ("/v1/rerank", BODY | {"max_chunks_per_doc": 1}),
+        ("/v2/rerank", BODY),
+        ("/rerank", {"query": "q", "texts": ["a"]}),
+        ("/v1/ranking", {"query": {"text": "q"}, "passages": [{"text": "a"}]}),
+        ("/score", {"text_1": "q", "text_2": "a"}),
+    ],
+    ids=["jina", "voyage", "cohere-v1", "cohere-v2", "tei", "nim", "score"],
+)
+async def test_a_configured_field_of_the_body_names_the_user_in_every_dialect(
+    make_plane: Callable[..., Plane], path: str, body: dict[str, object]
+) -> None:
+    plane = make_plane(RERANK_CANARY__IDENTITY__USER='["body:user_id"]')
+    for value, user in (("u7", "u7"), ("user-1", "user-1"), (123, "123")):
+        response = await plane.client.post(path, json=body | {"user_id": value, "user": 7})
+        assert response.status_code == 200
+        assert response.headers["x-rerank-bucket"] == str(bucket("rerank-canary", user))
 
 
 async def test_every_answer_says_who_served_it_and_how_long_it_took(plane: Plane) -> None:
@@ -130,7 +159,7 @@ async def test_top_n_has_a_default_in_the_configuration(make_plane: Callable[...
 
 async def test_liveness_never_asks_the_model_and_readiness_does(plane: Plane) -> None:
     assert (await plane.client.get("/readyz")).status_code == 200
-    plane.cross_encoder.is_ready = False
+    plane.cross_encoder.is_ready = plane.cross_encoder.is_well = False
     response = await plane.client.get("/readyz")
     assert (response.status_code, response.json()["checks"]["candidate_ready"]) == (503, False)
     assert (await plane.client.get("/livez")).status_code == 200
@@ -149,3 +178,38 @@ async def test_probing_clients_find_what_they_look_for(plane: Plane) -> None:
     for path in ("/v1/models", "/models"):
         names = [model["id"] for model in (await plane.client.get(path)).json()["data"]]
         assert names == ["cross-encoder-test", "gpt-test"]
+
+
+async def test_what_is_said_of_the_model_is_true_of_the_one_that_serves(plane: Plane) -> None:
+    info = (await plane.client.get("/info")).json()
+    assert (info["model_dtype"], info["max_input_length"]) == ("unknown", 512)
+    arm = CrossEncoderArm(CrossEncoderBackend(max_tokens=256))
+    plane.parts.arms["cross-encoder"] = arm
+    assert (await plane.client.get("/info")).status_code == 503
+    await arm.start()
+    info = (await plane.client.get("/info")).json()
+    assert (info["model_dtype"], info["max_input_length"]) == ("int8", 256)
+    await arm.close()
+
+
+@pytest.mark.parametrize(
+    ("user", "model", "compute"),
+    [("u1", "gpt", "remote"), ("u7", "m@1/openvino-int8", "cpu"), ("u7", "m@1/stock-bfloat16-cuda", "gpu")],
+)
+async def test_tei_clients_are_told_what_computed(plane: Plane, user: str, model: str, compute: str) -> None:
+    plane.gpt.model = plane.cross_encoder.model = model
+    response = await plane.client.post("/rerank", json={"query": "a", "texts": ["a"]}, headers={"x-user-id": user})
+    assert response.headers["x-compute-type"] == compute
+
+
+async def test_bytes_that_are_no_http_are_answered_in_json(plane: Plane) -> None:
+    listener = Listener("127.0.0.1", 0)
+    await listener.start(create_data_app(plane.parts))
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    writer.write(b"BREW /v1/rerank HTTP/1.1\r\nhost: a\r\n\r\n")
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    await listener.close()
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/json" in head
+    assert json.loads(body)["code"] == "invalid_request"

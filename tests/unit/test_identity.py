@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from proxy.identity import hash_user, identify
+import pytest
+
+from proxy.identity import BodyFields, BodyReader, hash_user, identify
 from proxy.settings import Identity
 
 
@@ -43,3 +45,49 @@ def test_a_hash_is_stable_under_one_salt_and_another_under_the_next() -> None:
     assert hash_user("u", b"salt") == hash_user("u", b"salt")
     assert len({hash_user("u", b"salt"), hash_user("u", b"pepper"), hash_user("v", b"salt")}) == 3
     assert "u" not in hash_user("uuuuuu", b"salt")
+
+
+NAMED = Identity(
+    user=("header:X-User-Id", "body:user_id", "body:kunde_ä"),
+    session=("body:session",),
+    properties={"tenant": "body:tenant", "tier": "header:X-Tier"},
+)
+
+
+def test_every_configured_field_of_the_body_is_found_and_no_other() -> None:
+    body = b'{"query": "q", "user_id": "u1", "user": "no", "session": "s", "tenant": "t", "deep": {"user_id": "no"}}'
+    found = identify(NAMED, {}, BodyFields(BodyReader(NAMED), body), query="q", api_key="", remote_address=None)
+    assert (found.context.user_id, found.source) == ("u1", "body:user_id")
+    assert found.context.session_id == "s"
+    assert found.context.properties == {"tenant": "t"}
+
+
+@pytest.mark.parametrize(
+    ("value", "read_as"),
+    [
+        ('"a"', "a"),
+        ('"h\\u00e9\\ud83d"', "hé\ufffd"),
+        ("123", "123"),
+        (" -1.50 ", "-1.50"),
+        ("true", "true"),
+        ("null", None),
+        ('""', None),
+        ('{"a": 1}', None),
+        ('["a"]', None),
+    ],
+)
+def test_a_field_is_read_as_written_if_it_is_no_list_or_object(value: str, read_as: str | None) -> None:
+    fields = BodyFields(BodyReader(NAMED), f'{{"documents": ["x"], "user_id": {value}}}'.encode())
+    assert fields.get("user_id") == read_as
+
+
+def test_a_field_may_have_any_name_escaped_or_not() -> None:
+    reader = BodyReader(NAMED)
+    assert BodyFields(reader, '{"kunde_ä": "a"}'.encode()).get("kunde_ä") == "a"
+    assert BodyFields(reader, b'{"kunde_\\u00e4": "a"}').get("kunde_ä") == "a"
+
+
+def test_a_body_is_not_read_where_a_header_names_the_user() -> None:
+    fields = BodyFields(BodyReader(Identity()), b"no JSON")
+    found = identify(Identity(), {"x-user-id": "h"}, fields, query="q", api_key="", remote_address=None)
+    assert found.context.user_id == "h"
