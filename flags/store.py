@@ -30,6 +30,8 @@ _log = structlog.get_logger(__name__)
 
 _START_SECONDS = 10.0
 _LONGEST_SOCKET_PATH = 100
+_KEEPALIVE = {socket.TCP_KEEPIDLE: 3, socket.TCP_KEEPINTVL: 1, socket.TCP_KEEPCNT: 3}
+"""Seconds, seconds, tries: a peer is given up after six seconds without a word."""
 
 
 def _socket_of(folder: Path) -> Path:
@@ -52,9 +54,15 @@ class Exchanged(Protocol):
 
 
 def connect(url: str, timeout_seconds: float) -> Redis:
-    """Return a client that fails fast: whoever calls goes on without the store, and tries again a second later."""
+    """Return a client that fails fast: whoever calls goes on without the store, and tries again a second later.
+
+    The kernel notices a peer that is gone, so that a subscription needs no pings of its own.
+    """
+    keepalive = {"socket_keepalive": True, "socket_keepalive_options": _KEEPALIVE}
+    options: dict[str, Any] = {} if url.startswith("unix:") else keepalive
     return Redis.from_url(
         url,
+        **options,
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds,
         retry=Retry(NoBackoff(), 0),
@@ -147,7 +155,9 @@ class EmbeddedValkey:
         self._lock = lock
 
     async def close(self) -> None:
-        """Ask it to write everything down and stop; also one that was taken over."""
+        """Ask it to write everything down and stop; also one that was taken over, never one of another process."""
+        if self._lock is None:
+            return
         with contextlib.suppress(RedisError, OSError):
             async with connect(self.url, 5.0) as client:
                 await client.shutdown()
@@ -156,9 +166,8 @@ class EmbeddedValkey:
                 await asyncio.to_thread(self._process.wait, 5.0)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._lock.close()
+        self._lock = None
 
     async def _probe(self) -> _State:
         try:

@@ -109,7 +109,7 @@ def _check_url(place: str, url: str, schemes: tuple[str, ...]) -> None:
     except ValueError as exc:
         raise InvalidSettings(f"{place}: has a host or port that is none") from exc
     if scheme not in schemes or not (parts.path if scheme == "unix" else host):
-        raise InvalidSettings(f"{place}: is no URL; it starts with {wanted}, then names a host or a socket")
+        raise InvalidSettings(f"{place}: is no URL: {wanted}, and then where")
 
 
 def _check_dialects(settings: Settings) -> None:

@@ -12,6 +12,7 @@ import uvloop
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from flags.store import StoreNotStarted
 from proxy.configuration import load
@@ -40,10 +41,11 @@ def serve(file: Path | None) -> None:
     """Serve data plane and control plane until SIGTERM."""
     from proxy.server import serve as run  # noqa: PLC0415 - seconds to import, which other commands need not wait for
 
+    _hold_standard_files()
     settings = _settings(file)
-    configure_logs(settings.telemetry)
+    lines = configure_logs(settings.telemetry)
     try:
-        uvloop.run(run(settings, os.environ, _banner))
+        uvloop.run(run(settings, os.environ, _banner, lines))
     except (InvalidSettings, InvalidModel, StoreNotStarted) as exc:
         _fail(str(exc))
 
@@ -51,7 +53,7 @@ def serve(file: Path | None) -> None:
 @main.command("check-config")
 @click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file; else $RERANK_CANARY_CONFIG.")
 def check_config(file: Path | None) -> None:
-    """Read the configuration as `serve` would, and say what is wrong with it."""
+    """Read the configuration as `serve` does, and say what is wrong with it; no model is loaded, no server asked."""
     _settings(file)
     click.echo("the configuration is valid")
 
@@ -68,29 +70,44 @@ for _command in COMMANDS:
     main.add_command(_command)
 
 
+def _hold_standard_files() -> None:
+    """Put nothing where a standard file is closed: a socket would get its number, and libuv aborts on such a one."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+
+
 def _settings(file: Path | None) -> Settings:
+    """Return settings that this machine can serve, as far as that shows before anything is started."""
+    from proxy.preflight import check_machine  # noqa: PLC0415 - half a second, which other commands need not wait for
+
     try:
-        return load(os.environ, file)
-    except InvalidSettings as exc:
+        settings = load(os.environ, file)
+        check_machine(settings, os.environ)
+    except (InvalidSettings, InvalidModel) as exc:
         _fail(str(exc))
+    return settings
 
 
 def _fail(reason: str) -> NoReturn:
-    _errors.print(f"[bold red]rerank-canary:[/] {reason}", highlight=False)
+    """Say why, in one line as it is: a `[torch]` is no markup, and logs are no 80 columns wide."""
+    _errors.print(Text.assemble(("rerank-canary: ", "bold red"), reason), highlight=False, soft_wrap=True)
     sys.exit(2)
 
 
 def _banner(parts: Parts, data: Listener, control: Listener) -> None:
-    """Say where it listens and what is real."""
-    if not sys.stderr.isatty():
+    """Say to people where it listens and what is real; programs read it in the log."""
+    if not _errors.is_terminal:
         return
     state = parts.gate.state
     share = "unknown" if state.rollout is None else f"{state.rollout.share_percent} %"
     table = Table.grid(padding=(0, 2))
-    table.add_row("data plane", f"http://{data.host}:{data.port}", "POST /v1/rerank, docs at /docs")
-    table.add_row("control plane", f"http://{control.host}:{control.port}", "/status /metrics")
-    table.add_row("candidate", share, parts.model_names()[0])
-    table.add_row("flag", state.source, state.flag)
+    table.add_row("data plane", data.url, "POST /v1/rerank, docs at /docs")
+    table.add_row("control plane", control.url, "/status /metrics")
+    table.add_row("candidate", share, Text(parts.model_names()[0]))
+    table.add_row("flag", state.source, Text(state.flag))
     if parts.stand_in is not None:
         table.add_row("[yellow]stand-in[/]", "", "[yellow]no OPENAI_API_KEY: control answers come from a stand-in[/]")
     _errors.print(Panel(table, title=f"rerank-canary {parts.version}", expand=False))

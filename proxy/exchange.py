@@ -81,19 +81,18 @@ class Exchange:
         self._interval = interval_seconds
         self._task: asyncio.Task[None] | None = None
         self.error: str | None = "not yet reached"
-        self.reached_at: float | None = None
-        """Unix seconds of the last round trip."""
 
     def start(self) -> None:
         """Begin to exchange, in the background."""
         self._task = asyncio.create_task(self._run(), name="exchange")
 
     async def close(self) -> None:
-        """Exchange a last time, and leave."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        """Exchange a last time, and leave; nothing where it was never started: the store may be another process's."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
         await self.once()
         with contextlib.suppress(RedisError, OSError):
             async with self._store.pipeline(transaction=False) as pipe:
@@ -109,7 +108,7 @@ class Exchange:
 
     async def once(self) -> None:
         """Do one round trip; a failure is noted, and the next one tells all that this one would have told."""
-        now, began_at = time.time(), time.monotonic()
+        began_at = time.monotonic()
         try:
             await self._round_trip()
         except (RedisError, OSError, msgspec.MsgspecError) as exc:
@@ -121,7 +120,7 @@ class Exchange:
             self._pulse.asked(began_at)
         if self.error is not None:
             _log.info("store.reached")
-        self.error, self.reached_at = None, now
+        self.error = None
 
     async def _round_trip(self) -> None:
         async with self._store.pipeline(transaction=False) as pipe:

@@ -35,12 +35,18 @@ class Listener:
         try:
             self._socket = socket.create_server((host, port), family=family, backlog=2048)
         except OSError as exc:
-            raise InvalidSettings(f"cannot listen on {host}:{port}: {exc.strerror}") from exc
+            raise InvalidSettings(f"cannot listen on {host}:{port}: {exc.strerror or exc}") from exc
         self.host = host
         self.port: int = self._socket.getsockname()[1]
         self._grace_seconds = grace_seconds
         self._server: _Server | None = None
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
     async def start(self, app: Litestar) -> None:
         """Serve *app*."""

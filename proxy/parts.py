@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
@@ -20,9 +21,10 @@ from proxy.attempts import BoundArm, Trier
 from proxy.breaker import Breaker
 from proxy.budget import FallbackBudget
 from proxy.doubt import Doubt, doubt_of
-from proxy.errors import Overloaded
+from proxy.errors import InvalidSettings, Overloaded
 from proxy.exchange import Exchange, SharedSpend
 from proxy.exposure import Role
+from proxy.gauges import export_gauges
 from proxy.keys import Keys, token_of
 from proxy.observed_share import ObservedShare
 from proxy.observers import BudgetObserver, LogObserver, Observers
@@ -35,7 +37,7 @@ from proxy.settings import CrossEncoderBackend, LlmBackend
 from proxy.stand_in import StandIn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from flags.gate import Gate
     from proxy.arms.base import Arm
@@ -71,7 +73,14 @@ class InFlight:
 class Parts:
     """One process. Built without side effects on the world, started and closed explicitly."""
 
-    def __init__(self, settings: Settings, env: Mapping[str, str], arms: Mapping[str, Arm] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        env: Mapping[str, str],
+        arms: Mapping[str, Arm] | None = None,
+        *,
+        lines_lost: Callable[[], int] = lambda: 0,
+    ) -> None:
         self.settings = settings
         self.version = version("rerank-canary")
         self.instance_id = uuid4().hex[:12]
@@ -89,8 +98,18 @@ class Parts:
         self.otel = OpenTelemetry(env, self.version, self.instance_id)
         self.telemetry = OtelObserver(self.otel)
         observed = ObservedShare()
-        self.rollout = Rollout(
-            settings,
+        self.rollout = self._make_rollout(observed)
+        self.gate: Gate = self.rollout.gate
+        self.exchange = self._make_exchange()
+        self.observers = Observers([BudgetObserver(self.budget), observed, self.telemetry, LogObserver()])
+        self.service = Service(settings, self.gate, self.rollout.latch, self.trier, self.budget, self.observers.observe)
+        self.in_flight = InFlight(settings.server.max_connections)
+        self.is_draining = False
+        export_gauges(self, lines_lost)
+
+    def _make_rollout(self, observed: ObservedShare) -> Rollout:
+        return Rollout(
+            self.settings,
             self._make_gate(),
             self.store,
             instance_id=self.instance_id,
@@ -99,23 +118,23 @@ class Parts:
             is_ready=lambda: all(self.readiness().values()),
             on_audit=self.telemetry.audit,
         )
-        self.gate: Gate = self.rollout.gate
-        spend = SharedSpend(self.budget, settings.store.prefix, self.instance_id)
-        self.exchange = Exchange(
+
+    def _make_exchange(self) -> Exchange:
+        spend = SharedSpend(self.budget, self.settings.store.prefix, self.instance_id)
+        return Exchange(
             self.store,
             [spend, self.rollout.control],
             self.rollout.membership,
             self.rollout.pulse,
             embedded=self.embedded,
         )
-        self.observers = Observers([BudgetObserver(self.budget), observed, self.telemetry, LogObserver()])
-        self.service = Service(settings, self.gate, self.rollout.latch, self.trier, self.budget, self.observers.observe)
-        self.in_flight = InFlight(settings.server.max_connections)
-        self.is_draining = False
-        self._export_gauges()
 
     def _secret(self, name: str) -> str:
-        return read_or_create(self.settings.data_dir / name)
+        file = self.settings.data_dir / name
+        try:
+            return read_or_create(file)
+        except (OSError, UnicodeError) as exc:
+            raise InvalidSettings(f"$.data_dir: {file} cannot be used: {exc}") from exc
 
     def _make_gate(self) -> Gate:
         flag = self.settings.flag
@@ -189,17 +208,22 @@ class Parts:
         return doubt_of(self.settings.fallback, candidate.loaded)
 
     async def close(self) -> None:
-        """Close in the order of a shutdown: flush what was counted, then the clients, telemetry last."""
-        await self.rollout.close()
-        await self.exchange.close()
-        await asyncio.gather(*(arm.close() for arm in self.arms.values()))
-        await self.gate.close()
-        if self.stand_in is not None:
-            await self.stand_in.close()
-        await self.store.aclose()
-        if self.embedded is not None:
-            await self.embedded.close()
-        await asyncio.to_thread(self.otel.close)
+        """Close in the order of a shutdown: flush what was counted, then the clients, telemetry last. Never raises."""
+        parts: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+            ("rollout", self.rollout.close),
+            ("exchange", self.exchange.close),
+            *((f"arm {name}", arm.close) for name, arm in self.arms.items()),
+            ("gate", self.gate.close),
+            *([("stand-in", self.stand_in.close)] if self.stand_in else []),
+            ("store", self.store.aclose),
+            *([("valkey", self.embedded.close)] if self.embedded else []),
+            ("telemetry", partial(asyncio.to_thread, self.otel.close)),
+        ]
+        for name, close in parts:
+            try:
+                await close()
+            except Exception:  # noqa: BLE001 - whatever one part says, the next is closed: a Valkey must not be orphaned
+                _log.exception("part.not_closed", part=name)
 
     def readiness(self) -> dict[str, bool]:
         """Return what has to be true before requests are sent here."""
@@ -207,6 +231,10 @@ class Parts:
         for role, bound in self.trier.arms.items():
             checks[f"{role}_ready"] = bound.arm.is_ready
         return checks
+
+    def models(self) -> dict[str, str]:
+        """Return the model of each role."""
+        return {role.value: bound.arm.model for role, bound in self.trier.arms.items()}
 
     def model_names(self) -> list[str]:
         """Return the models of the roles, the candidate's first."""
@@ -253,50 +281,6 @@ class Parts:
             "in_flight": self.in_flight.count,
             "checks": self.readiness(),
         }
-
-    def _export_gauges(self) -> None:
-        """Export what is a state rather than an event."""
-        gauge = self.telemetry.gauge
-
-        def freshness() -> Iterable[tuple[float, dict[str, str]]]:
-            age = self.gate.state.age_seconds(time.time())
-            return [] if age is None else [(age, {})]
-
-        def share() -> Iterable[tuple[float, dict[str, str]]]:
-            rollout = self.gate.state.rollout
-            return [] if rollout is None else [(rollout.share_percent if rollout.is_enabled else 0, {})]
-
-        def wanted() -> Iterable[tuple[float, dict[str, str]]]:
-            record = self.rollout.latch.record
-            return [] if record is None else [(record.ramp.share_percent, {})]
-
-        def breakers() -> Iterable[tuple[float, dict[str, str]]]:
-            return [(float(b.breaker.is_open), {"rerank.role": role.value}) for role, b in self.trier.arms.items()]
-
-        def ready() -> Iterable[tuple[float, dict[str, str]]]:
-            return [(float(b.arm.is_ready), {"rerank.role": role.value}) for role, b in self.trier.arms.items()]
-
-        def waiting() -> Iterable[tuple[float, dict[str, str]]]:
-            return [(arm.waiting, {}) for arm in self.arms.values() if isinstance(arm, CrossEncoderArm)]
-
-        def failures() -> Iterable[tuple[float, dict[str, str]]]:
-            return [(count, {"rerank.observer": name}) for name, count in self.observers.failures.items()]
-
-        gauge("rerank.flag.age", "s", "Seconds since the flag's source last confirmed its state", freshness)
-        gauge("rerank.flag.share", "%", "Share of the users that the flag gives to the candidate", share)
-        gauge("rerank.breaker.open", "1", "1 while an arm is spared after failures", breakers)
-        gauge("rerank.arm.ready", "1", "1 while an arm can serve", ready)
-        gauge("rerank.queue.documents", "{document}", "Documents waiting for the model", waiting)
-        gauge("rerank.observer.failures", "{failure}", "Records lost to a failing observer", failures)
-        gauge("rerank.requests.in_flight", "{request}", "Requests under way", lambda: [(self.in_flight.count, {})])
-        gauge("rerank.latch.set", "1", "1 while a rollback holds", lambda: [(float(self.rollout.latch.is_set), {})])
-        gauge("rerank.ramp.share", "%", "Share of the users that the rollout's record wants", wanted)
-        gauge(
-            "rerank.store.up",
-            "1",
-            "1 while the shared store answers",
-            lambda: [(float(self.exchange.error is None), {})],
-        )
 
 
 def _kind(backend: Backend) -> str:

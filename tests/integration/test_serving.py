@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,6 +10,8 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -17,11 +20,10 @@ import pytest
 from flags.file_gate import write_flag_file
 from tests.parts.callers import QUICK, Callers, ask_all
 from tests.parts.programs import eventually, programs_in
-from tests.running import ROOT, Proxy, user_of
+from tests.running import ROOT, Proxy, free_port, user_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 WORDS = "the committee discussed the budget of the region and adjourned until the following week "
 
@@ -32,19 +34,91 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         yield started
 
 
-def serve_until_it_ends(folder: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run ``serve``, expecting it to refuse."""
+def serve_until_it_ends(folder: Path, command: str = "serve", **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command, expecting it to refuse."""
     folder.mkdir(exist_ok=True)
     ports = {"RERANK_CANARY__SERVER__PORT": "0", "RERANK_CANARY__SERVER__CONTROL_PORT": "0"}
     return subprocess.run(
-        [str(ROOT / ".venv/bin/rerank-canary"), "serve"],
+        [str(ROOT / ".venv/bin/rerank-canary"), command],
         cwd=folder,
-        env={"PATH": os.environ["PATH"], "HOME": str(folder), "COLUMNS": "500", **ports, **env},
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), **ports, **env},
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
+
+
+@contextmanager
+def serving_into(folder: Path, out: int | None) -> Iterator[tuple[subprocess.Popen[bytes], str, str]]:
+    """Start a proxy with *out* as its standard output, None for a closed one; yield its process and addresses."""
+    port, control_port = free_port(), free_port()
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "RERANK_CANARY__SERVER__PORT": str(port),
+        "RERANK_CANARY__SERVER__CONTROL_PORT": str(control_port),
+        "RERANK_CANARY__SERVER__DRAIN_SECONDS": "0",
+        **QUICK,
+    }
+    command = [str(ROOT / ".venv/bin/rerank-canary"), "serve"]
+    if out is None:
+        command = ["bash", "-c", f"exec {command[0]} serve >&-"]
+    process = subprocess.Popen(command, cwd=folder, env=env, stdout=out, stderr=subprocess.PIPE)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        eventually(lambda: process.poll() is not None or is_ready(url), timeout_seconds=60)
+        yield process, url, f"http://127.0.0.1:{control_port}"
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").is_success
+    except httpx.TransportError:
+        return False
+
+
+@contextmanager
+def broken_output(kind: str) -> Iterator[int | None]:
+    """Yield a standard output that takes no lines."""
+    if kind == "closed":
+        yield None
+    elif kind == "full":
+        with Path("/dev/full").open("wb") as out:
+            yield out.fileno()
+    else:
+        read_end, write_end = os.pipe()
+        if kind == "no reader":
+            os.close(read_end)
+        try:
+            yield write_end
+        finally:
+            os.close(write_end)
+
+
+@pytest.mark.parametrize(
+    ("kind", "requests"), [("closed", 5), ("full", 5), ("no reader", 5), ("a reader that stands still", 300)]
+)
+def test_an_output_that_takes_no_log_lines_costs_neither_the_start_nor_an_answer(
+    tmp_path: Path, kind: str, requests: int
+) -> None:
+    with broken_output(kind) as out, serving_into(tmp_path, out) as (process, url, control_url):
+        began = time.monotonic()
+        answers = ask_all(url, ["ann"] * requests)
+        seconds = time.monotonic() - began
+        token = (tmp_path / "var/control.token").read_text().strip()
+        page = httpx.get(f"{control_url}/metrics", headers={"Authorization": f"Bearer {token}"}).text
+        process.terminate()
+        status = process.wait(30)
+    assert {answer.status for answer in answers} == {200}
+    assert seconds < 20
+    assert status == 0
+    [lost] = [float(line.split()[-1]) for line in page.splitlines() if line.startswith("rerank_log_lines_lost")]
+    assert lost >= 5
+    assert programs_in(tmp_path / "var/store") == []
 
 
 class Stopped:
@@ -155,6 +229,47 @@ def test_probes_answer_quickly_while_the_model_is_busy(
     record_testsuite_property("slowest_probe_seconds", slowest)
     assert set(served) <= {200, 429}
     assert max(slowest.values()) < 1, slowest
+
+
+@pytest.mark.parametrize("plane", ["data_plane", "control_plane"])
+def test_the_log_says_where_it_listens(proxy: Proxy, plane: str) -> None:
+    [ready] = eventually(lambda: proxy.logged("server.ready"))
+    assert ready[plane] == {"data_plane": proxy.url, "control_plane": proxy.control_url}[plane]
+
+
+def test_the_log_says_what_serves_and_that_the_language_model_is_a_stand_in(proxy: Proxy) -> None:
+    [ready] = eventually(lambda: proxy.logged("server.ready"))
+    assert set(ready["models"]) == {"control", "candidate", "fallback"}
+    assert (ready["flag_source"], ready["share_percent"], ready["is_stand_in"]) == ("file", 5, True)
+    [warned] = proxy.logged("arm.stand_in")
+    assert warned["level"] == "warning"
+
+
+def test_no_line_of_the_log_is_anonymous(proxy: Proxy) -> None:
+    lines = [json.loads(line) for line in proxy.log.read_text().splitlines()]
+    assert [line["event"] for line in lines if " " in line["event"]] == []
+
+
+@pytest.mark.parametrize(
+    ("env", "named"),
+    [
+        ({"RERANK_CANARY__DATA_DIR": "/dev/null/x"}, "$.data_dir"),
+        ({"REDIS_URL": "redis://h?socket_timeout=soon"}, "REDIS_URL"),
+        ({"UNLEASH_URL": "http://127.0.0.1:1/api", "RERANK_CANARY__FLAG__BOOTSTRAP": "none.json"}, "none.json"),
+        ({"RERANK_MODEL": "/no/such/model"}, "/no/such/model"),
+        ({"RERANK_MODEL": "some/cross-encoder"}, ".venv/bin/pip install -e '.[torch]'"),
+        ({"OTEL_TRACES_EXPORTER": "console"}, "OTEL_TRACES_EXPORTER"),
+        ({"RERANK_CANARY__ARMS": "5"}, "$.arms"),
+    ],
+    ids=lambda v: "+".join(v) if isinstance(v, dict) else "",
+)
+@pytest.mark.parametrize("command", ["serve", "check-config"])
+def test_what_cannot_be_served_is_one_line_and_not_a_traceback(
+    tmp_path: Path, command: str, env: dict[str, str], named: str
+) -> None:
+    ended = serve_until_it_ends(tmp_path, command, **env, COLUMNS="40")
+    assert (ended.returncode, len(ended.stderr.splitlines())) == (2, 1), ended.stderr
+    assert named in ended.stderr
 
 
 @pytest.mark.parametrize("plane", ["PORT", "CONTROL_PORT"])

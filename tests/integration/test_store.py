@@ -199,3 +199,17 @@ def test_a_store_folder_that_cannot_be_used_for_a_while_is_used_again(served: Pr
         folder.unlink()
         aside.rename(folder)
     eventually(lambda: status(served)["store"]["error"] is None, timeout_seconds=5)
+
+
+def test_a_second_start_in_the_same_folder_leaves_the_store_of_the_first_alone(served: Proxy) -> None:
+    pid, found = valkey_pid(served), requests_counted(served)
+    lost = len(served.logged("store.lost"))
+    second = Proxy(served.folder, QUICK)
+    second.log = served.folder / "second.log"
+    with pytest.raises(AssertionError, match="another rerank-canary runs in"):
+        second.start()
+    assert second.process is not None
+    assert second.process.returncode == 2
+    time.sleep(1.5)  # the first one's next round trip
+    assert (valkey_pid(served), requests_counted(served), len(served.logged("store.lost"))) == (pid, found, lost)
+    assert second.logged("store.reached") == []
