@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -53,12 +52,8 @@ class RecordFeed:
     async def _listen(self) -> None:
         async with self._store.pubsub() as feed:
             await feed.subscribe(self._channel)
-            pinged_at = time.monotonic()
             while True:
                 message = await feed.get_message(ignore_subscribe_messages=True, timeout=_PATIENCE_SECONDS)
-                if time.monotonic() - pinged_at >= _PATIENCE_SECONDS:
-                    await feed.ping()  # a connection that is dead shows here
-                    pinged_at = time.monotonic()
                 if message is None:
                     continue
                 try:

@@ -53,10 +53,7 @@ class Site:
 
     def reset(self) -> None:
         """Bring everybody in again."""
-        if self.fleet.rollout()["latch"]["is_set"]:
-            assert self.fleet.run("rearm", "--reason", "the next test", "--yes").code == 0
-        assert self.fleet.run("ramp", "100", "--force", "--yes").code == 0
-        self.fleet.wait_until_agreed(timeout_seconds=30)
+        self.fleet.begin_at(100)
 
     def roles(self) -> dict[str, int]:
         """Return who is who: the decider does not lead, so that they can fail apart."""

@@ -40,11 +40,7 @@ class Rollout:
 
     def begin_at(self, percent: int) -> None:
         """Bring the rollout to a share, whatever it was before."""
-        if self.fleet.rollout()["phase"] == "rolled_back":
-            assert self.fleet.run("rearm", "--reason", "again", "--yes").code == 0
-        done = self.fleet.run("ramp", str(percent), "--force", "--yes")
-        assert done.code == 0, done.err
-        self.fleet.wait_until_agreed()
+        self.fleet.begin_at(percent)
 
     def in_unleash(self) -> int:
         """Return the effective share as Unleash's admin API has it."""
@@ -295,3 +291,15 @@ def test_a_control_plane_that_is_away_is_an_exit_code_of_its_own(rollout: Rollou
     away = Fleet(rollout.fleet.proxies[0].folder / "away", 1, {}, prefix="away")
     done = away.run("status")
     assert (done.code, "cannot be reached" in done.err) == (3, True)
+
+
+def test_the_store_sees_one_round_trip_a_replica_second_whatever_is_asked(rollout: Rollout, redis: RedisServer) -> None:
+    rollout.begin_at(25)
+    with redis.client() as client, Callers(rollout.fleet.proxies[0].url, USERS, threads=3) as callers:
+        time.sleep(1)
+        before, began = client.info("stats")["total_reads_processed"], time.monotonic()
+        time.sleep(8)
+        reads = client.info("stats")["total_reads_processed"] - before - 1  # the question itself
+        seconds = time.monotonic() - began
+    assert len(callers.answers) > 100
+    assert reads / seconds / 3 <= 1.05

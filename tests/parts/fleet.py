@@ -7,6 +7,7 @@ import os
 import subprocess
 from typing import TYPE_CHECKING, Any, Self
 
+import httpx
 import msgspec
 
 from flags.bucketing import bucket
@@ -113,6 +114,23 @@ class Fleet:
             timeout=60,
         )
         return Ran(done.returncode, done.stdout, done.stderr)
+
+    def order(self, path: str, **fields: object) -> dict[str, Any]:
+        """Give an order to the first of them, as the admin."""
+        url = f"{self.proxies[0].control_url}/{path}"
+        answer = httpx.post(url, json=fields, headers={"Authorization": "Bearer adam-key"}, timeout=30)
+        assert answer.is_success, answer.text
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def begin_at(self, percent: int) -> None:
+        """Bring the rollout to a share, whatever it was before."""
+        found = self.rollout()
+        if found["latch"]["is_set"]:
+            self.order("rearm", reason="the next test")
+        if found["phase"] != "ramping" or found["share_percent"]["desired"] != percent:
+            self.order("ramp", share_percent=percent, force=True)
+        self.wait_until_agreed(timeout_seconds=30)
 
     def history(self, number: int = 0) -> list[dict[str, Any]]:
         """Return the audit trail, the newest first."""
