@@ -12,6 +12,7 @@ from uuid import uuid4
 import structlog
 
 from flags.file_gate import FileGate, write_flag_file
+from flags.rollout import InvalidFlags
 from flags.store import EmbeddedValkey, connect
 from flags.unleash import UnleashGate
 from proxy.arms.cross_encoder import CrossEncoderArm
@@ -137,19 +138,27 @@ class Parts:
             raise InvalidSettings(f"$.data_dir: {file} cannot be used: {exc}") from exc
 
     def _make_gate(self) -> Gate:
+        try:
+            return self._make_unleash_gate(self.settings.flag.url) if self.settings.flag.url else self._make_file_gate()
+        except (OSError, InvalidFlags) as exc:
+            raise InvalidSettings(f"$.flag: {exc}") from exc
+
+    def _make_unleash_gate(self, url: str) -> UnleashGate:
         flag = self.settings.flag
-        if flag.url:
-            return UnleashGate(
-                url=flag.url,
-                token=flag.token.reveal() if flag.token else "",
-                flag=flag.key,
-                cache_file=self.settings.data_dir / "unleash-cache.json",
-                bootstrap=flag.bootstrap,
-                environment=flag.environment,
-                instance_id=self.instance_id,
-                poll_seconds=flag.poll_seconds,
-                timeout_seconds=flag.timeout_seconds,
-            )
+        return UnleashGate(
+            url=url,
+            token=flag.token.reveal() if flag.token else "",
+            flag=flag.key,
+            cache_file=self.settings.data_dir / "unleash-cache.json",
+            bootstrap=flag.bootstrap,
+            environment=flag.environment,
+            instance_id=self.instance_id,
+            poll_seconds=flag.poll_seconds,
+            timeout_seconds=flag.timeout_seconds,
+        )
+
+    def _make_file_gate(self) -> FileGate:
+        flag = self.settings.flag
         file = flag_file(self.settings)
         if flag.file is None and not file.exists():
             write_flag_file(file, flag.key, flag.initial_share_percent)

@@ -77,7 +77,7 @@ def _message(response: httpx.Response) -> str:
 
 
 def _fail(reason: str, code: int) -> NoReturn:
-    _errors.print(f"[bold red]rerank-canary:[/] {escape(reason)}", highlight=False)
+    _errors.print(f"[bold red]rerank-canary:[/] {escape(reason)}", highlight=False, soft_wrap=True)
     sys.exit(code)
 
 
