@@ -155,7 +155,7 @@ async def _speaker(request: Request[Any, Any, Any], entry: _Entry, default: Spea
         return visit.speaker
     if default is not JINA:
         return default
-    if visit.beginning is None and "expect" not in entry.headers:
+    if visit.beginning is None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_BEGINNING_SECONDS):
                 await request.receive()
