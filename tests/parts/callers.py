@@ -39,7 +39,7 @@ def ask(client: httpx.Client, user: str, headers: Mapping[str, str] | None = Non
         found = client.post("/v1/rerank", json=_BODY, headers={"x-user-id": user, **(headers or {})})
     except httpx.TransportError:
         return Answer(user, 0, time.perf_counter() - began)
-    bucket = found.headers.get("x-rerank-bucket")
+    bucket = found.headers.get("x-rerank-bucket", "none")
     return Answer(
         user=user,
         status=found.status_code,
@@ -47,7 +47,7 @@ def ask(client: httpx.Client, user: str, headers: Mapping[str, str] | None = Non
         arm=found.headers.get("x-rerank-arm"),
         served_by=found.headers.get("x-rerank-served-by"),
         reason=found.headers.get("x-rerank-reason"),
-        bucket=None if bucket is None else int(bucket),
+        bucket=None if bucket == "none" else int(bucket),
     )
 
 
