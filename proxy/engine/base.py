@@ -19,7 +19,9 @@ class Engine(Protocol):
     """Runs one model. Called from one worker thread, never from the event loop."""
 
     name: str
-    """How it runs, for labels: ``openvino-int8``, ``stock-fp32``."""
+    """How it runs, for labels: ``openvino-bfloat16``, ``stock-float32-cpu``."""
+    precision: str
+    """What its weights are multiplied in, here: ``float32``, ``bfloat16``, ``float16`` or ``int8``."""
     encoder: PairEncoder
     limits: PairLimits
     batch_tokens: int

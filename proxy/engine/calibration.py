@@ -45,10 +45,6 @@ class Calibration(msgspec.Struct, frozen=True):
             return 1.0 / (1.0 + math.exp(-z)) if z < 700 else 1.0
         return math.exp(z) / (1.0 + math.exp(z)) if z > -700 else 0.0
 
-    def logit(self, probability: float) -> float:
-        """Return the raw logit that this probability stands for."""
-        return (math.log(probability) - math.log1p(-probability) - self.intercept) / self.slope
-
 
 def read_calibration(folder: Path) -> Calibration:
     """Return the calibration beside a model; the plain sigmoid where there is none.
@@ -90,7 +86,8 @@ def reachable(kind: Statistic, calibration: Calibration, probes: Sequence[float]
     """Return the lowest and highest value that the statistic can be expected to take.
 
     From the calibration where it knows; else from the raw logits of *probes*: pairs that could hardly be
-    more, and hardly less, relevant.
+    more, and hardly less, relevant. A mean is over all candidates of a request, of which half being as
+    relevant as can be, as among the probes, is more than a retriever achieves.
     """
     if known := calibration.statistics.get(kind):
         return known.low, known.high
@@ -99,6 +96,6 @@ def reachable(kind: Statistic, calibration: Calibration, probes: Sequence[float]
         case "top1":
             return calibration.probability(low), calibration.probability(high)
         case "mean":
-            return low, high
+            return low, sum(probes) / len(probes)
         case "margin":
             return 0.0, high - low

@@ -67,7 +67,7 @@ def load(settings: CrossEncoderBackend) -> LoadedModel:
 def _engine(settings: CrossEncoderBackend, folder: Path | None) -> Engine:
     has_ir = folder is not None and (folder / IR_FILE).is_file()
     if settings.engine == "openvino" and not has_ir:
-        raise InvalidModel(f"{settings.model}: has no {IR_FILE}; `rerank-canary quantize` makes one")
+        raise InvalidModel(f'{settings.model}: has no {IR_FILE} for engine = "openvino"; "stock" needs none')
     wants_ir = settings.engine == "openvino" or (settings.engine == "auto" and settings.device != "cuda")
     if folder is not None and has_ir and wants_ir:
         return _openvino(settings, folder)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _LENGTH_STEP = 8
 """Rows are padded to a multiple of this: the plug-in keeps a compiled kernel for each shape it has seen."""
+_DTYPES = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+"""What the CPU plug-in runs floating-point in, which depends on the CPU: the same file is another product elsewhere."""
 
 
 class OpenVinoEngine:
@@ -38,13 +40,15 @@ class OpenVinoEngine:
         try:
             model = core.read_model(folder / "model.xml")
             self._inputs = [port.any_name for port in model.inputs]
-            compiled = core.compile_model(model, "CPU", _properties(threads))
+            compiled = core.compile_model(model, "CPU", _properties(threads, is_quantized=_is_quantized(model)))
         except RuntimeError as exc:
             raise InvalidModel(f"{folder}: OpenVINO cannot load it: {str(exc).splitlines()[0]}") from exc
         _check_ports(folder, self._inputs, compiled)
         self._queue = openvino.AsyncInferQueue(compiled)
         self._queue.set_callback(_store)
-        self.name = f"openvino-{_precision(model)}"
+        rest = _DTYPES[compiled.get_property(hint.inference_precision()).to_string()]
+        self.precision = "int8" if _is_quantized(model) else rest
+        self.name = f"openvino-{self.precision}" + (f"-{rest}" if rest != self.precision else "")
 
     def score(self, batches: Sequence[Sequence[TokenPair]]) -> list[Logits]:
         """Return the raw logits of each batch."""
@@ -80,12 +84,19 @@ def _store(request: openvino.InferRequest, where: tuple[list[Logits], int]) -> N
     results[i] = np.array(request.get_output_tensor(0).data, dtype=np.float64).reshape(-1)
 
 
-def _properties(threads: int) -> dict[str, object]:
+def _properties(threads: int, *, is_quantized: bool) -> dict[str, object]:
+    """Return how the plug-in is to run the model.
+
+    What int8 leaves in floating point runs in float32: in bfloat16 the plug-in (2026.4, a CPU with AMX) scores
+    rows that are padded to 32 tokens wrong, by up to 3 logits, for a gain of a tenth of the time.
+    """
     chosen: dict[str, object] = {
         hint.performance_mode(): hint.PerformanceMode.THROUGHPUT,
         properties.inference_num_threads(): threads,
         properties.num_streams(): threads,
     }
+    if is_quantized:
+        chosen[hint.inference_precision()] = openvino.Type.f32
     return chosen
 
 
@@ -98,6 +109,5 @@ def _check_ports(folder: Path, inputs: list[str], compiled: openvino.CompiledMod
         raise InvalidModel(f"{folder}: no reranker: its output has shape {shape}, not one score a row")
 
 
-def _precision(model: openvino.Model) -> str:
-    kinds = {op.get_type_name() for op in model.get_ordered_ops()}
-    return "int8" if "FakeQuantize" in kinds else "bf16"
+def _is_quantized(model: openvino.Model) -> bool:
+    return any(op.get_type_name() == "FakeQuantize" for op in model.get_ordered_ops())

@@ -45,8 +45,8 @@ class StockEngine:
         self.limits = PairLimits(min(max_tokens or facts.max_tokens, facts.max_tokens), limits_query, windows)
         self.encoder = PairEncoder(self._model.tokenizer.backend_tokenizer)
         self.batch_tokens = rows * self.limits.pair
-        dtype = str(next(self._model.model.parameters()).dtype).removeprefix("torch.")
-        self.name = f"stock-{dtype}-{self._model.device.type}"
+        self.precision = str(next(self._model.model.parameters()).dtype).removeprefix("torch.")
+        self.name = f"stock-{self.precision}-{self._model.device.type}"
 
     def score(self, batches: Sequence[Sequence[TokenPair]]) -> list[Logits]:
         """Return the raw logits of each batch."""
@@ -88,7 +88,7 @@ def _import() -> tuple[Any, Any]:
         from sentence_transformers import CrossEncoder  # noqa: PLC0415
     except ImportError as exc:
         raise InvalidModel(
-            "this model needs torch and sentence-transformers: pip install 'rerank-canary[torch]'"
+            "this model needs torch and sentence-transformers: in a clone: .venv/bin/pip install -e '.[torch]'"
         ) from exc
     return torch, CrossEncoder
 

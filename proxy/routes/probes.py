@@ -76,7 +76,7 @@ def _model_facts(parts: Parts) -> tuple[str, int]:
     arm, backend = parts.arms[name], parts.settings.backend(name)
     if isinstance(arm, CrossEncoderArm):
         engine = arm.loaded.engine
-        return engine.name.split("-")[1], engine.limits.pair
+        return engine.precision, engine.limits.pair
     if isinstance(backend, CrossEncoderBackend):
         return "unknown", backend.max_tokens or _USUAL_TOKENS
     query_tokens = backend.max_query_tokens if isinstance(backend, LlmBackend) else 0
