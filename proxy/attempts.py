@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 
-from proxy.arms.base import Arm, ArmAnswer
+from proxy.arms.base import Arm, ArmAnswer, Usage
 from proxy.breaker import Breaker
 from proxy.doubt import Doubt
 from proxy.errors import BackendError, DeadlineExceeded, NotReady, Overloaded, ProxyError
@@ -57,28 +58,42 @@ class Trier:
         bound = self.arms.get(role)
         return bound is not None and bound.arm.is_ready
 
+    def is_well(self, role: Role) -> bool:
+        """Tell whether this role's arm should be sent work: it is well, and its breaker lets work through."""
+        bound = self.arms.get(role)
+        return bound is not None and bound.arm.is_well and not bound.breaker.is_pausing(time.monotonic())
+
     async def try_arm(
-        self, role: Role, query: str, texts: Sequence[str], *, deadline: float, max_document_tokens: int | None
+        self,
+        role: Role,
+        query: str,
+        texts: Sequence[str],
+        *,
+        deadline: float,
+        max_document_tokens: int | None,
+        user: str = "",
     ) -> Tried:
-        """Return what the arm of *role* makes of it; raises nothing but cancellation."""
+        """Return what the arm of *role* makes of it; raises nothing but cancellation.
+
+        *user* says who asks, so that none can open the arm's breaker for the others.
+        """
         bound = self.arms[role]
-        started_at, began = time.time(), time.perf_counter()
+        weight = sum(map(len, texts)) + len(query) * len(texts)
+        started_at, began, entered = time.time(), time.perf_counter(), time.monotonic()
         try:
-            if not bound.breaker.allows(time.monotonic()):
+            if not bound.breaker.allows(entered, weight):
                 return _failed(bound, role, started_at, 0.0, Outcome.BREAKER, "is spared after several failures")
             answer = await bound.arm.score(query, texts, deadline=deadline, max_document_tokens=max_document_tokens)
             check_scores(answer, len(texts))
         except ProxyError as exc:
             outcome = outcome_of(exc)
-            if outcome is not Outcome.OVERLOADED:
-                bound.breaker.failed(time.monotonic())
-            seconds = time.perf_counter() - began
-            return _failed(bound, role, started_at, seconds, outcome, _reason(exc), exc.retry_after_seconds)
+            _count(bound.breaker, outcome, entered, weight, user)
+            return _failed(bound, role, started_at, time.perf_counter() - began, outcome, _reason(exc), exc)
         except Exception:  # noqa: BLE001 - whatever an arm throws costs that attempt, never the answer
             _log.exception("arm.failed", role=role, model=bound.arm.model)
             bound.breaker.failed(time.monotonic())
             return _failed(bound, role, started_at, time.perf_counter() - began, Outcome.ERROR, "failed")
-        bound.breaker.succeeded()
+        bound.breaker.succeeded(time.monotonic())
         return self._judged(bound, role, answer, started_at, time.perf_counter() - began)
 
     def _judged(self, bound: BoundArm, role: Role, answer: ArmAnswer, started_at: float, seconds: float) -> Tried:
@@ -97,9 +112,23 @@ class Trier:
             tokenize_seconds=answer.tokenize_seconds,
             queue_seconds=answer.queue_seconds,
             inference_seconds=answer.inference_seconds,
-            statistic=value,
+            statistic=value if value is not None and math.isfinite(value) else None,
         )
         return Tried(attempt, answer, "is not sure enough of its scores" if is_doubted else "")
+
+
+def _count(breaker: Breaker, outcome: Outcome, began: float, weight: int, user: str) -> None:
+    """Tell the breaker of a failure, as what it was; a full queue is none."""
+    now = time.monotonic()
+    match outcome:
+        case Outcome.OVERLOADED:
+            return
+        case Outcome.TIMEOUT:
+            breaker.timed_out(now, began, weight)
+        case Outcome.INVALID:
+            breaker.answered_nonsense(now, user)
+        case _:
+            breaker.failed(now)
 
 
 def _failed(
@@ -109,12 +138,21 @@ def _failed(
     seconds: float,
     outcome: Outcome,
     reason: str,
-    retry_after_seconds: float | None = None,
+    error: ProxyError | None = None,
 ) -> Tried:
+    usage = (error.usage if error else None) or Usage()
     attempt = Attempt(
-        role=role, model=bound.arm.model, outcome=outcome, started_at=started_at, seconds=seconds, kind=bound.kind
+        role=role,
+        model=bound.arm.model,
+        outcome=outcome,
+        started_at=started_at,
+        seconds=seconds,
+        kind=bound.kind,
+        tokens=usage.tokens,
+        output_tokens=usage.output_tokens,
+        cost_dollars=usage.cost_dollars,
     )
-    return Tried(attempt, None, reason, retry_after_seconds)
+    return Tried(attempt, None, reason, error.retry_after_seconds if error else None)
 
 
 def _reason(error: ProxyError) -> str:

@@ -16,10 +16,11 @@ class Spend(msgspec.Struct, frozen=True):
     """What the candidate's requests came to in some time. Adds up."""
 
     requests: int = 0
+    """Of users; a tester's say nothing of how often the candidate doubts."""
     low_scores: int = 0
     """Fallbacks because of a low score; those after a failure are not a matter of budget."""
     microdollars: int = 0
-    """Of all fallbacks."""
+    """Of all fallbacks, those of testers who force the candidate too: they are no user's, but are paid for."""
 
     def __add__(self, other: Spend) -> Spend:
         """Add up."""
@@ -71,7 +72,7 @@ class FallbackBudget:
         spend = self.last_hour(now)
         if spend.microdollars >= self._settings.max_dollars_per_hour * 1e6:
             return f"the fallback budget of ${self._settings.max_dollars_per_hour:g} an hour is spent"
-        enough = spend.requests >= self._settings.min_requests
+        enough = spend.requests >= self._settings.min_requests or not self._settings.max_share
         if enough and spend.low_scores >= self._settings.max_share * spend.requests:
             return f"the fallback budget of {self._settings.max_share:.0%} of the requests is spent"
         return None

@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from proxy.arms.base import Usage
+
 
 class ProxyError(Exception):
     """Base of what a caller is told; the message is meant for the caller and quotes no document."""
@@ -37,6 +39,8 @@ class ProxyError(Exception):
         self.message = message
         self.field = field
         self.retry_after_seconds = retry_after_seconds
+        self.usage: Usage | None = None
+        """What was spent before it went wrong."""
 
 
 class InvalidRequest(ProxyError):

@@ -55,7 +55,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     queue_seconds: float = 0.0
     inference_seconds: float = 0.0
     statistic: float | None = None
-    """The score statistic that decided on a fallback."""
+    """The score statistic that decided for or against a fallback; None where none was taken, or it is infinite."""
 
 
 class Exposure(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +67,6 @@ class Exposure(msgspec.Struct, frozen=True, kw_only=True):
     route: str
     dialect: str
     flag: str
-    flag_source: str
     assignment: Assignment
     """Judge by its arm, never by `served_by`: a fallback must not make the candidate look healthy."""
     outcome: Outcome
@@ -84,13 +83,17 @@ class Exposure(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds."""
     seconds: float
     attempts: tuple[Attempt, ...] = ()
-    warnings: int = 0
     error_code: str | None = None
 
     @property
     def cost_dollars(self) -> float:
         """Dollars of all attempts together."""
         return sum(attempt.cost_dollars for attempt in self.attempts)
+
+    @property
+    def statistic(self) -> float | None:
+        """What the candidate's scores came to, where it was asked and answered."""
+        return next((a.statistic for a in self.attempts if a.statistic is not None), None)
 
     @property
     def has_fallen_back(self) -> bool:

@@ -69,26 +69,28 @@ class LogObserver:
             documents=exposure.documents,
             seconds=round(exposure.seconds, 6),
             cost_dollars=round(exposure.cost_dollars, 8),
+            statistic=None if (statistic := exposure.statistic) is None else round(statistic, 6),
             user=exposure.user_hash,
             user_source=exposure.user_source,
         )
 
 
 class BudgetObserver:
-    """Counts what the candidate's requests cost in fallbacks."""
+    """Counts what the candidate's requests cost in fallbacks: dollars of all, the share of users' only."""
 
     def __init__(self, budget: FallbackBudget) -> None:
         self._budget = budget
 
     def observe(self, exposure: Exposure) -> None:
         """Count one."""
-        if exposure.assignment.arm is not Arm.CANDIDATE or exposure.is_forced:
+        if exposure.assignment.arm is not Arm.CANDIDATE:
             return
+        is_users = not exposure.is_forced
         fallbacks = [attempt for attempt in exposure.attempts if attempt.role is Role.FALLBACK]
         self._budget.add(
             Spend(
-                requests=1,
-                low_scores=int(bool(fallbacks) and exposure.outcome is Outcome.LOW_SCORE),
+                requests=int(is_users),
+                low_scores=int(is_users and bool(fallbacks) and exposure.outcome is Outcome.LOW_SCORE),
                 microdollars=round(sum(attempt.cost_dollars for attempt in fallbacks) * 1e6),
             ),
             time.time(),

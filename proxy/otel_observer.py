@@ -33,6 +33,8 @@ _FLAG_REASONS = {
 """`feature_flag.result.reason` of OpenTelemetry; whatever overrides the flag is ``static``."""
 _NS = 1_000_000_000
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
+_STATISTICS = (-10, -8, -6, -4, -2, -1, 0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1, 2, 3, 4, 6, 8)
+"""Fine where probabilities are, coarse where means and margins of raw scores are."""
 
 
 class HttpFacts(Protocol):
@@ -57,6 +59,12 @@ class OtelObserver:
         self._attempts = meter.create_histogram("rerank.attempt.duration", "s", "Calls of an arm by role")
         self._queue = meter.create_histogram("rerank.queue.duration", "s", "Waiting for the model")
         self._fallbacks = meter.create_counter("rerank.fallbacks", "{fallback}", "Requests answered by another arm")
+        self._statistic = meter.create_histogram(
+            "rerank.score.statistic",
+            "1",
+            "What decides on a fallback: the statistic of the candidate's scores",
+            explicit_bucket_boundaries_advisory=_STATISTICS,
+        )
         self._cost = meter.create_counter("rerank.cost", "USD", "Dollars by assigned arm and by who spent them")
         self._documents = meter.create_counter("rerank.documents", "{document}", "Documents ranked")
         self._llm_duration = meter.create_histogram(
@@ -144,6 +152,8 @@ class OtelObserver:
         self._attempts.record(attempt.seconds, labels)
         if attempt.role is Role.CANDIDATE:
             self._queue.record(attempt.queue_seconds, {"rerank.role": attempt.role.value})
+        if attempt.statistic is not None:
+            self._statistic.record(attempt.statistic, labels)
         if attempt.cost_dollars:
             self._cost.add(attempt.cost_dollars, {"rerank.arm": arm, "rerank.role": attempt.role.value})
         if attempt.kind == "llm" and attempt.outcome is not Outcome.BREAKER:
@@ -199,6 +209,8 @@ def _trace_attempt(tracer: trace.Tracer, attempt: Attempt, documents: int, conte
         },
         start_time=start,
     )
+    if attempt.statistic is not None:
+        span.set_attribute("rerank.score.statistic", attempt.statistic)
     if attempt.kind == "llm" and attempt.outcome is not Outcome.BREAKER:
         call = tracer.start_span(
             f"chat {attempt.model}",

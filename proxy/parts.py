@@ -238,7 +238,7 @@ class Parts:
         """Return what has to be true before requests are sent here."""
         checks = {"not_draining": not self.is_draining}
         for role, bound in self.trier.arms.items():
-            checks[f"{role}_ready"] = bound.arm.is_ready
+            checks[f"{role}_ready"] = self.trier.is_well(role) if role is Role.CANDIDATE else bound.arm.is_ready
         return checks
 
     def models(self) -> dict[str, str]:
@@ -285,6 +285,7 @@ class Parts:
                 "threshold": self.trier.doubt.threshold,
                 "last_hour": spend,
                 "budget_exceeded": self.budget.exceeded(now),
+                "without_a_price": [a.model for a in self.arms.values() if isinstance(a, LlmArm) and not a.has_price],
             },
             "store": {"embedded": self.embedded is not None, "error": self.exchange.error},
             "in_flight": self.in_flight.count,

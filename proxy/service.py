@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -102,6 +101,7 @@ class Service:
         """Return the ranking that *call* asks for, in time or not at all.
 
         Raises:
+            InvalidRequest: a tester forces an arm that is switched off.
             Refused: it stands for InvalidRequest (a document is too long and must not be cut), Overloaded
                 (the arm's queue is full), NotReady or DeadlineExceeded (no arm could rank).
 
@@ -129,8 +129,16 @@ class Service:
         return Served(reply, exposure)
 
     def assign(self, caller: Caller) -> Assignment:
-        """Return the arm of *caller*: the flag decides, everything else can only say control."""
+        """Return the arm of *caller*: the flag decides, everything else can only say control.
+
+        Raises:
+            InvalidRequest: a tester forces the candidate, and it is switched off.
+
+        """
         assignment = self._gate.assign(caller.who.context)
+        if caller.forced is Arm.CANDIDATE and not self._settings.arms.use_candidate:
+            reason = "x-rerank-force-arm: the candidate is switched off (USE_CROSS_ENCODER)"
+            raise InvalidRequest(reason, field="x-rerank-force-arm")
         if caller.forced is not None and not (self._latch.is_set and caller.forced is Arm.CANDIDATE):
             return msgspec.structs.replace(assignment, arm=caller.forced, reason=Reason.FORCED)
         if assignment.arm is Arm.CONTROL:
@@ -187,7 +195,12 @@ class Service:
     async def _try(self, role: Role, work: _Work, deadline: float) -> Tried:
         call = work.call
         tried = await self._trier.try_arm(
-            role, call.query, work.shown.texts, deadline=deadline, max_document_tokens=call.max_tokens_per_doc
+            role,
+            call.query,
+            work.shown.texts,
+            deadline=deadline,
+            max_document_tokens=call.max_tokens_per_doc,
+            user=work.caller.user_hash,
         )
         work.attempts.append(tried)
         return tried
@@ -214,13 +227,15 @@ class Service:
 
         Raises:
             InvalidRequest: names the query or the first document that is too long.
+            Overloaded, DeadlineExceeded: nobody could tell, or not in time.
 
         """
         texts = work.shown.texts
         for role in (Role.CONTROL, Role.CANDIDATE):
             if not self._trier.is_ready(role):
                 continue
-            place = await asyncio.to_thread(self._trier.arms[role].arm.first_too_long, work.call.query, texts)
+            arm = self._trier.arms[role].arm
+            place = await arm.first_too_long(work.call.query, texts, deadline=work.deadline)
             if place is not None:
                 index = work.shown.text_of.index(place) if place >= 0 else 0
                 field = f"{work.call.documents_field}[{index}]" if place >= 0 else "query"
@@ -241,14 +256,12 @@ def _ranking(work: _Work, first: Tried, served: Tried, *warnings: str) -> _Ranki
 
 
 def _exposure(work: _Work, gate: Gate, ranking: _Ranking, error: ProxyError | None) -> Exposure:
-    state = gate.state
     return Exposure(
         request_id=work.caller.request_id,
         traceparent=work.caller.traceparent,
         route=work.caller.route,
         dialect=work.caller.dialect,
-        flag=state.flag,
-        flag_source=state.source,
+        flag=gate.state.flag,
         assignment=work.assignment,
         outcome=ranking.outcome,
         served_by=ranking.role,
@@ -261,7 +274,6 @@ def _exposure(work: _Work, gate: Gate, ranking: _Ranking, error: ProxyError | No
         started_at=work.started_at,
         seconds=time.perf_counter() - work.began,
         attempts=tuple(tried.attempt for tried in work.attempts),
-        warnings=len(ranking.warnings),
         error_code=error.code if error else None,
     )
 

@@ -25,7 +25,7 @@ class WordArm:
 
     def __init__(self, model: str, score: Callable[[str, str], float] = overlap) -> None:
         self.model = model
-        self.is_ready = True
+        self.is_ready = self.is_well = True
         self.score_one = score
         self.fault: Exception | None = None
         self.delay_seconds = 0.0
@@ -54,7 +54,8 @@ class WordArm:
             cost_dollars=self.cost_dollars,
         )
 
-    def first_too_long(self, query: str, documents: Sequence[str]) -> int | None:
+    async def first_too_long(self, query: str, documents: Sequence[str], *, deadline: float) -> int | None:
+        del deadline
         if len(query.split()) > self.limit_words:
             return -1
         return next((i for i, text in enumerate(documents) if len(text.split()) > self.limit_words), None)

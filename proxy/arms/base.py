@@ -10,6 +10,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+class Usage(msgspec.Struct, frozen=True):
+    """What calls took, whether or not they were answered. Adds up."""
+
+    tokens: int = 0
+    output_tokens: int = 0
+    cost_dollars: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        """Add up."""
+        return Usage(
+            self.tokens + other.tokens,
+            self.output_tokens + other.output_tokens,
+            self.cost_dollars + other.cost_dollars,
+        )
+
+
 class ArmAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What an arm says of the documents it was given, each exactly once and in the order given."""
 
@@ -24,7 +40,6 @@ class ArmAnswer(msgspec.Struct, frozen=True, kw_only=True):
     tokenize_seconds: float = 0.0
     queue_seconds: float = 0.0
     inference_seconds: float = 0.0
-    is_stand_in: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -37,7 +52,11 @@ class Arm(Protocol):
 
     @property
     def is_ready(self) -> bool:
-        """Whether a call has a chance now."""
+        """Whether it is started: whether a call may be tried."""
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it is started, and its model or server was well when last seen. Never waits."""
 
     async def start(self) -> None:
         """Load what serving needs.
@@ -61,13 +80,20 @@ class Arm(Protocol):
         Raises:
             Overloaded: too much waits already.
             DeadlineExceeded: the deadline passed first.
-            BackendError: the arm failed, or answered what is no ranking.
+            BackendError: the arm failed, or answered what is no ranking; its `usage` is what that cost.
             NotReady: the arm is not, or no longer, up.
 
         """
 
-    def first_too_long(self, query: str, documents: Sequence[str]) -> int | None:
-        """Return the index of the first document that would be cut, -1 for the query, None if all fit. May block."""
+    async def first_too_long(self, query: str, documents: Sequence[str], *, deadline: float) -> int | None:
+        """Return the index of the first document that would be cut, -1 for the query, None if all fit.
+
+        Raises:
+            Overloaded: too much waits already.
+            DeadlineExceeded: the deadline passed first.
+            NotReady: the arm is not, or no longer, up.
+
+        """
 
     async def close(self) -> None:
         """Finish what runs and give back what is held."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING
 
 from proxy.arms.base import ArmAnswer
 from proxy.engine.batcher import Batcher
-from proxy.engine.cache import ScoreCache
+from proxy.engine.cache import ScoreCache, ScoredPair
 from proxy.engine.loading import LoadedModel, load
 from proxy.errors import NotReady
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from proxy.engine.batcher import Scored
     from proxy.settings import CrossEncoderBackend
@@ -41,6 +42,11 @@ class CrossEncoderArm:
         return self._batcher is not None
 
     @property
+    def is_well(self) -> bool:
+        """Whether the model answers: what its thread saw last."""
+        return self._batcher is not None and self._batcher.is_well
+
+    @property
     def loaded(self) -> LoadedModel:
         """The model.
 
@@ -54,7 +60,7 @@ class CrossEncoderArm:
 
     @property
     def waiting(self) -> int:
-        """Documents that wait for the model or are worked on."""
+        """Rows that wait for the model or are worked on."""
         return self._batcher.waiting if self._batcher else 0
 
     async def start(self) -> None:
@@ -71,33 +77,34 @@ class CrossEncoderArm:
         if cache is None or batcher is None:
             raise NotReady("the model is still loading", retry_after_seconds=1)
         keys = [cache.key(query, document, max_document_tokens) for document in documents]
-        logits = [cache.get(key) for key in keys]
-        missing = [i for i, logit in enumerate(logits) if logit is None]
+        found = {i: pair for i, key in enumerate(keys) if (pair := cache.get(key)) is not None}
+        missing = [i for i in range(len(keys)) if i not in found]
         scored = None
         if missing:
             scored = await batcher.score(
                 query, [documents[i] for i in missing], deadline=deadline, max_document_tokens=max_document_tokens
             )
-            for i, logit in zip(missing, scored.logits, strict=True):
-                logits[i] = logit
-                if logit - logit == 0:  # neither infinite nor NaN
-                    cache.put(keys[i], logit)
-        found = tuple(logit for logit in logits if logit is not None)
+            for i, pair in zip(missing, _pairs(scored), strict=True):
+                found[i] = pair
+                if math.isfinite(pair.logit):
+                    cache.put(keys[i], pair)
+        pairs = [found[i] for i in range(len(keys))]
         return ArmAnswer(
-            logits=found,
-            probabilities=tuple(map(loaded.calibration.probability, found)),
+            logits=tuple(pair.logit for pair in pairs),
+            probabilities=tuple(loaded.calibration.probability(pair.logit) for pair in pairs),
             model=loaded.label,
-            tokens=scored.tokens if scored else 0,
+            tokens=sum(pair.tokens for pair in pairs),
             tokenize_seconds=scored.tokenize_seconds if scored else 0.0,
             queue_seconds=scored.queue_seconds if scored else 0.0,
             inference_seconds=scored.inference_seconds if scored else 0.0,
-            warnings=_warnings(scored) if scored else (),
+            warnings=_warnings(pairs),
         )
 
-    def first_too_long(self, query: str, documents: Sequence[str]) -> int | None:
+    async def first_too_long(self, query: str, documents: Sequence[str], *, deadline: float) -> int | None:
         """Return the index of the first document that would be cut, -1 for the query, None if all fit."""
-        engine = self.loaded.engine
-        return engine.encoder.first_too_long(query, documents, engine.limits)
+        if self._batcher is None:
+            raise NotReady("the model is still loading", retry_after_seconds=1)
+        return await self._batcher.first_too_long(query, documents, deadline=deadline)
 
     async def close(self) -> None:
         """Finish what waits."""
@@ -106,10 +113,15 @@ class CrossEncoderArm:
             self._batcher = None
 
 
-def _warnings(scored: Scored) -> tuple[str, ...]:
+def _pairs(scored: Scored) -> Iterator[ScoredPair]:
+    for logit, tokens, was_cut in zip(scored.logits, scored.tokens, scored.was_cut, strict=True):
+        yield ScoredPair(logit, tokens, was_cut, scored.query_was_cut)
+
+
+def _warnings(pairs: Sequence[ScoredPair]) -> tuple[str, ...]:
     warnings = []
-    if cut := sum(scored.was_cut):
+    if cut := sum(pair.was_cut for pair in pairs):
         warnings.append(f"truncated {cut} document{'s' if cut > 1 else ''} to what the model reads")
-    if scored.query_was_cut:
+    if any(pair.query_was_cut for pair in pairs):
         warnings.append("truncated the query to what the model reads")
     return tuple(warnings)

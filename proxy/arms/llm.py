@@ -12,9 +12,10 @@ import openai
 import structlog
 import toktok
 
-from proxy.arms.base import ArmAnswer
+from proxy.arms.base import ArmAnswer, Usage
 from proxy.arms.llm_prompt import INSTRUCTIONS, Scores, messages, read_scores, response_format, windows
-from proxy.errors import BackendError, DeadlineExceeded, InvalidAnswer, NotReady, Overloaded
+from proxy.arms.together import together
+from proxy.errors import BackendError, DeadlineExceeded, InvalidAnswer, NotReady, Overloaded, ProxyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +30,7 @@ ENCODING = "o200k_base"
 """Of GPT-4o and later; near enough elsewhere to cut and to plan windows by."""
 _TOKENS_AROUND_A_DOCUMENT = 8
 _SURE = 0.995
+"""A score of 100 as a probability; logits stay finite."""
 _KNOWN_CODES = frozenset(
     {
         "account_deactivated",
@@ -39,13 +41,13 @@ _KNOWN_CODES = frozenset(
         "unsupported_country_region_territory",
     }
 )
-"""A score of 100 as a probability; logits stay finite."""
+"""Error codes that may be logged: some servers quote the request in others."""
 
 NO_STAND_IN = "the stand-in language model answered, not a real one: set OPENAI_API_KEY"
 
 
 class _Usage(msgspec.Struct, frozen=True):
-    """Tokens of one call."""
+    """Tokens of one call, whatever came of it."""
 
     input: int = 0
     cached: int = 0
@@ -57,7 +59,22 @@ class _Window(msgspec.Struct, frozen=True):
 
     documents: range
     scores: Scores
-    usage: _Usage
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    """What one request asks, as it is sent, and what that has cost so far."""
+
+    query: str
+    documents: list[str]
+    tokens: list[int]
+    """Of each document."""
+    around_tokens: int
+    """Of the query and the instructions: of each call again."""
+    cut: int
+    """Documents that lost some."""
+    deadline: float
+    spent: list[_Usage]
+    """Of the calls that are over; grows."""
 
 
 class LlmArm:
@@ -81,8 +98,20 @@ class LlmArm:
         """Whether the client is there; whether the provider answers shows with the first call."""
         return self._client is not None
 
+    @property
+    def is_well(self) -> bool:
+        """Whether it is started: asking the provider would cost."""
+        return self.is_ready
+
+    @property
+    def has_price(self) -> bool:
+        """Whether its calls are counted in dollars; the stand-in costs none."""
+        return self._is_stand_in or self._settings.model in self._settings.prices
+
     async def start(self) -> None:
         """Make the client; nothing is called."""
+        if not self.has_price:  # and a budget in dollars never trips
+            _log.warning("llm.no_price", model=self._settings.model, setting="backends.*.prices")
         key = self._settings.api_key
         self._client = openai.AsyncOpenAI(
             api_key=key.reveal() if key else "none",
@@ -107,42 +136,66 @@ class LlmArm:
             raise Overloaded("too many calls to the language model are under way", retry_after_seconds=1)
         self._running += 1
         began = time.perf_counter()
+        spent: list[_Usage] = []
         try:
-            texts, counts, cut = await asyncio.to_thread(self._cut, query, documents, max_document_tokens)
-            tokenized = time.perf_counter()
-            budget = self._settings.max_context_tokens - self._overhead - counts[0]
-            plan = windows(counts[1:], budget, self._settings.window_overlap)
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                answers = await asyncio.gather(*(self._window(texts[0], texts[1:], w, deadline) for w in plan))
+                asked = await asyncio.to_thread(self._cut, query, documents, max_document_tokens, deadline, spent)
+                tokenized = time.perf_counter()
+                budget = self._settings.max_context_tokens - asked.around_tokens
+                plan = windows(asked.tokens, budget, self._settings.window_overlap)
+                answers = await together(self._window(asked, part) for part in plan)
         except TimeoutError:
-            raise DeadlineExceeded("the language model did not answer in time") from None
+            raise self._charged(DeadlineExceeded("the language model did not answer in time"), spent) from None
+        except ProxyError as exc:
+            raise self._charged(exc, spent) from exc.__cause__
         finally:
             self._running -= 1
-        return self._answer(answers, len(documents), cut, tokenized - began, time.perf_counter() - tokenized)
+        return self._answer(asked, answers, tokenized - began, time.perf_counter() - tokenized)
 
-    def first_too_long(self, query: str, documents: Sequence[str]) -> int | None:
+    async def first_too_long(self, query: str, documents: Sequence[str], *, deadline: float) -> int | None:
         """Return the index of the first document that would be cut, -1 for the query, None if all fit."""
-        query_tokens, *counts = toktok.batch_count([query, *documents], ENCODING)
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                query_tokens, *counts = await asyncio.to_thread(toktok.batch_count, [query, *documents], ENCODING)
+        except TimeoutError:
+            raise DeadlineExceeded("the documents could not be counted in time") from None
         if query_tokens > self._settings.max_query_tokens:
             return -1
         return next((i for i, count in enumerate(counts) if count > self._settings.max_document_tokens), None)
 
     def _cut(
-        self, query: str, documents: Sequence[str], max_document_tokens: int | None
-    ) -> tuple[list[str], list[int], int]:
-        """Return query and documents as they are sent, the tokens of each, and how many documents lost some."""
+        self,
+        query: str,
+        documents: Sequence[str],
+        max_document_tokens: int | None,
+        deadline: float,
+        spent: list[_Usage],
+    ) -> _Asked:
         limit = min(self._settings.max_document_tokens, max_document_tokens or self._settings.max_document_tokens)
         kept_query, query_tokens = toktok.truncate(query, self._settings.max_query_tokens, ENCODING)
         kept = toktok.batch_truncate(documents, limit, ENCODING)
-        counts = [min(tokens, limit) + _TOKENS_AROUND_A_DOCUMENT for _, tokens in kept]
-        return [kept_query, *(text for text, _ in kept)], [query_tokens, *counts], sum(t > limit for _, t in kept)
+        return _Asked(
+            query=kept_query,
+            documents=[text for text, _ in kept],
+            tokens=[min(tokens, limit) + _TOKENS_AROUND_A_DOCUMENT for _, tokens in kept],
+            around_tokens=query_tokens + self._overhead,
+            cut=sum(tokens > limit for _, tokens in kept),
+            deadline=deadline,
+            spent=spent,
+        )
 
-    async def _window(self, query: str, documents: Sequence[str], part: range, deadline: float) -> _Window:
-        texts = [documents[i] for i in part]
-        completion = await self._complete(query, texts, deadline)
+    async def _window(self, asked: _Asked, part: range) -> _Window:
+        """Return the scores of some documents; what the call took is noted whatever comes of it."""
+        texts = [asked.documents[i] for i in part]
+        sent = asked.around_tokens + sum(asked.tokens[i] for i in part)
         try:
-            content = _content(completion)
-            return _Window(part, read_scores(content, len(texts)), self._usage(completion, query, texts, content))
+            completion = await self._complete(asked.query, texts, asked.deadline)
+        except (DeadlineExceeded, asyncio.CancelledError):
+            asked.spent.append(_Usage(input=sent))  # given up, but sent: the provider has read it by then
+            raise
+        try:
+            asked.spent.append(_usage_of(completion, sent))
+            return _Window(part, read_scores(_content(completion), len(texts)))
         except (AttributeError, TypeError) as exc:  # the SDK hands on what it was sent without a look
             raise InvalidAnswer("the language model's server answered what is no completion") from exc
 
@@ -175,17 +228,8 @@ class LlmArm:
             raise InvalidAnswer("the language model's server answered what is no completion") from exc
         return completion
 
-    def _usage(self, completion: ChatCompletion, query: str, texts: Sequence[str], content: str) -> _Usage:
-        """Return the tokens that are billed; counted here where the server does not say."""
-        if (usage := completion.usage) is not None:
-            details = usage.prompt_tokens_details
-            return _Usage(usage.prompt_tokens, (details.cached_tokens if details else 0) or 0, usage.completion_tokens)
-        asked, answered = toktok.batch_count([messages(query, texts)[1]["content"], content], ENCODING)
-        return _Usage(asked + self._overhead, 0, answered)
-
-    def _answer(
-        self, parts: Sequence[_Window], count: int, cut: int, tokenize_seconds: float, seconds: float
-    ) -> ArmAnswer:
+    def _answer(self, asked: _Asked, parts: Sequence[_Window], tokenize_seconds: float, seconds: float) -> ArmAnswer:
+        count = len(asked.documents)
         sums, times = [0.0] * count, [0] * count
         for part in parts:
             for i, score in zip(part.documents, part.scores.by_document, strict=True):
@@ -193,30 +237,48 @@ class LlmArm:
                 times[i] += 1
         chances = [min(_SURE, max(1 - _SURE, total / n / 100)) for total, n in zip(sums, times, strict=True)]
         warnings = [repair for part in parts for repair in part.scores.repairs]
-        if cut:
+        if cut := asked.cut:
             warnings.append(f"truncated {cut} document{'s' if cut > 1 else ''} to what the language model is sent")
         if self._is_stand_in:
             warnings.append(NO_STAND_IN)
+        usage = self._bill(asked.spent)
         return ArmAnswer(
             logits=tuple(math.log(p / (1 - p)) for p in chances),
             probabilities=tuple(chances),
             model=self.model,
-            tokens=sum(part.usage.input for part in parts),
-            output_tokens=sum(part.usage.output for part in parts),
-            cost_dollars=sum(self._cost(part.usage) for part in parts),
+            tokens=usage.tokens,
+            output_tokens=usage.output_tokens,
+            cost_dollars=usage.cost_dollars,
             tokenize_seconds=tokenize_seconds,
             inference_seconds=seconds,
-            is_stand_in=self._is_stand_in,
             warnings=tuple(warnings),
         )
 
+    def _charged(self, error: ProxyError, spent: Sequence[_Usage]) -> ProxyError:
+        error.usage = self._bill(spent)
+        return error
+
+    def _bill(self, spent: Sequence[_Usage]) -> Usage:
+        return sum((Usage(one.input, one.output, self._cost(one)) for one in spent), Usage())
+
     def _cost(self, usage: _Usage) -> float:
         price = self._settings.prices.get(self._settings.model)
-        if price is None:
+        if price is None or self._is_stand_in:
             return 0.0
         cached = price.input if price.cached_input is None else price.cached_input
         fresh = usage.input - usage.cached
         return (fresh * price.input + usage.cached * cached + usage.output * price.output) / 1e6
+
+
+def _usage_of(completion: ChatCompletion, sent: int) -> _Usage:
+    """Return what the server says that a call took; *sent* and a count of the answer where it does not."""
+    usage: Any = completion.usage
+    told, answered = getattr(usage, "prompt_tokens", None), getattr(usage, "completion_tokens", None)
+    if isinstance(told, int) and isinstance(answered, int):
+        cached = getattr(usage.prompt_tokens_details, "cached_tokens", None)
+        return _Usage(told, cached if isinstance(cached, int) else 0, answered)
+    message = completion.choices[0].message if completion.choices else None
+    return _Usage(sent, 0, sum(toktok.batch_count([(message.content if message else None) or ""], ENCODING)))
 
 
 def _content(completion: ChatCompletion) -> str:

@@ -5,9 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 
+import msgspec
+
+
+class ScoredPair(msgspec.Struct, frozen=True, gc=False):
+    """All that an answer says of one pair, so that it is the same from memory."""
+
+    logit: float
+    tokens: int
+    was_cut: bool
+    query_was_cut: bool
+
 
 class ScoreCache:
-    """A bounded memory of raw logits, the least recently used forgotten first. For one event loop.
+    """A bounded memory of scored pairs, the least recently used forgotten first. For one event loop.
 
     Keys say the model's revision, the pair, and the caller's own token limit, so a new model never
     answers with an old one's scores.
@@ -16,9 +27,7 @@ class ScoreCache:
     def __init__(self, revision: str, entries: int) -> None:
         self._seed = hashlib.blake2b(revision.encode(), digest_size=16).digest()
         self._entries = entries
-        self._logits: OrderedDict[bytes, float] = OrderedDict()
-        self.hits = 0
-        self.misses = 0
+        self._pairs: OrderedDict[bytes, ScoredPair] = OrderedDict()
 
     def key(self, query: str, document: str, max_document_tokens: int | None) -> bytes:
         """Return the key of one pair."""
@@ -28,20 +37,17 @@ class ScoreCache:
         digest.update(document.encode("utf-8", "surrogatepass"))
         return digest.digest()
 
-    def get(self, key: bytes) -> float | None:
-        """Return the logit of a pair seen before."""
-        logit = self._logits.get(key)
-        if logit is None:
-            self.misses += 1
-        else:
-            self.hits += 1
-            self._logits.move_to_end(key)
-        return logit
+    def get(self, key: bytes) -> ScoredPair | None:
+        """Return what is known of a pair seen before."""
+        pair = self._pairs.get(key)
+        if pair is not None:
+            self._pairs.move_to_end(key)
+        return pair
 
-    def put(self, key: bytes, logit: float) -> None:
-        """Remember the logit of a pair."""
+    def put(self, key: bytes, pair: ScoredPair) -> None:
+        """Remember a pair."""
         if not self._entries:
             return
-        self._logits[key] = logit
-        if len(self._logits) > self._entries:
-            self._logits.popitem(last=False)
+        self._pairs[key] = pair
+        if len(self._pairs) > self._entries:
+            self._pairs.popitem(last=False)

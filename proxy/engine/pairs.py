@@ -113,13 +113,15 @@ class PairEncoder:
 
     def first_too_long(self, query: str, documents: Sequence[str], limits: PairLimits) -> int | None:
         """Return the index of the first document that `encode` would cut, -1 for the query, None if all fit."""
-        query_tokens = self.count(query)
-        if query_tokens > limits.query:
+        [query_ids], [query_is_long] = self._first_tokens([query], limits.query)
+        if query_is_long:
             return -1
-        room = limits.pair - self.special_tokens - query_tokens
-        if limits.windows:
-            return None
-        return next((i for i, document in enumerate(documents) if self.count(document) > room), None)
+        room = limits.pair - self.special_tokens - len(query_ids)
+        return None if limits.windows else self.first_longer(documents, room)
+
+    def first_longer(self, documents: Sequence[str], limit: int) -> int | None:
+        """Return the index of the first document of more than *limit* tokens."""
+        return next((i for i, document in enumerate(documents) if self._first_tokens([document], limit)[1][0]), None)
 
     def _windows(
         self, query_ids: list[int], documents: Sequence[str], room: int, *, query_was_cut: bool

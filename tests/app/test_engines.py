@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from proxy.arms.cross_encoder import CrossEncoderArm
+from proxy.doubt import doubt_of
 from proxy.engine.loading import load
 from proxy.engine.model_folder import read_facts, revision_of, shipped_folder
 from proxy.engine.stock import StockEngine
-from proxy.errors import InvalidModel, NotReady
-from proxy.settings import CrossEncoderBackend
+from proxy.errors import InvalidModel, InvalidSettings, NotReady
+from proxy.settings import CrossEncoderBackend, Fallback
 from tests.running import DOCUMENTS, QUERY
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def test_the_stock_engine_scores_as_predict_does(random_model: Path) -> None:
     reference = CrossEncoder(str(random_model), device="cpu", activation_fn=torch.nn.Identity())
     expected = reference.predict([(QUERY, text) for text in TEXTS], batch_size=16, show_progress_bar=False)
     engine = stock(random_model)
+    assert (engine.precision, engine.name) == ("float32", "stock-float32-cpu")
     rows = engine.encoder.encode(QUERY, TEXTS, engine.limits).rows
     assert engine.score([rows])[0] == pytest.approx(np.asarray(expected, dtype=np.float64), abs=1e-5)
 
@@ -140,7 +142,7 @@ def test_a_name_that_nobody_knows_is_refused(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_openvino_engine_refuses_a_folder_without_an_ir(random_model: Path) -> None:
-    with pytest.raises(InvalidModel, match="quantize"):
+    with pytest.raises(InvalidModel, match="stock"):
         load(CrossEncoderBackend(model=str(random_model), engine="openvino"))
 
 
@@ -181,10 +183,40 @@ async def test_a_pair_seen_before_is_answered_from_memory() -> None:
     first = await made.score(QUERY, DOCUMENTS, deadline=deadline)
     again = await made.score(QUERY, [*DOCUMENTS, "new"], deadline=deadline)
     assert again.logits[: len(DOCUMENTS)] == first.logits
-    assert again.tokens < first.tokens
+    assert first.tokens < again.tokens < 2 * first.tokens
     other = await made.score(QUERY, DOCUMENTS, deadline=deadline, max_document_tokens=4)
     assert other.logits != first.logits
     await made.close()
+
+
+async def test_what_is_said_of_a_pair_does_not_depend_on_the_memory() -> None:
+    made = await arm()
+    deadline = time.monotonic() + 60
+    query, texts = "virus " * 200, [*DOCUMENTS, "tree " * 700]
+    first = await made.score(query, texts, deadline=deadline)
+    again = await made.score(query, texts, deadline=deadline)
+    half = await made.score(query, [*texts, "new"], deadline=deadline)
+    assert len(first.warnings) == 2
+    assert again.tokens == first.tokens > 0
+    assert again.warnings == half.warnings == first.warnings
+    await made.close()
+
+
+@pytest.mark.parametrize("is_calibrated", [True, False], ids=["as shipped", "never calibrated"])
+def test_a_mean_that_no_list_of_candidates_reaches_stops_the_start(tmp_path: Path, is_calibrated: bool) -> None:  # noqa: FBT001 - a parameter
+    folder = tmp_path / "m"
+    shutil.copytree(SHIPPED, folder)
+    if not is_calibrated:
+        (folder / "calibration.json").unlink(missing_ok=True)
+    model = load(CrossEncoderBackend(model=str(folder)))
+    with pytest.raises(InvalidSettings, match="every request would fall back"):
+        doubt_of(Fallback(statistic="mean", threshold=6.5), model)
+
+
+def test_the_engines_name_says_in_what_precision_it_runs() -> None:
+    engine = load(CrossEncoderBackend()).engine
+    assert engine.precision == "int8"
+    assert engine.name in {"openvino-int8-float32", "openvino-int8-bfloat16"}  # as the CPU runs the rest
 
 
 async def test_windows_find_an_answer_at_the_end_of_a_long_document() -> None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from structlog.testing import capture_logs
 
+from proxy.arms.base import Usage
 from proxy.doubt import Doubt
 from proxy.engine.calibration import Calibration
 from proxy.errors import BackendError, DeadlineExceeded, InvalidAnswer, NotReady, Overloaded
@@ -97,6 +103,25 @@ async def test_a_candidate_over_its_time_falls_back_within_one_deadline(make_pla
     assert 14 < deadlines[1] - deadlines[0] < 15
 
 
+def forced(plane: Plane) -> dict[str, str]:
+    """Return the headers of a tester who wants the candidate."""
+    token = (plane.parts.settings.data_dir / "control.token").read_text().strip()
+    return {"x-rerank-force-arm": "candidate", "x-rerank-control-key": token}
+
+
+@pytest.mark.parametrize("documents", [["a"], []], ids=["one document", "none"])
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank"])
+async def test_a_tester_cannot_force_a_candidate_that_is_switched_off(
+    make_plane: Callable[..., Plane], documents: list[str], path: str
+) -> None:
+    plane = make_plane(USE_CROSS_ENCODER="false")
+    body = {"model": "m", "query": "a", "documents": documents}
+    response = await plane.client.post(path, json=body, headers=forced(plane))
+    assert 400 <= response.status_code < 500
+    assert "x-rerank-force-arm" in response.text
+    assert "USE_CROSS_ENCODER" in response.text
+
+
 def doubtful(plane: Plane, threshold: float = 100.0) -> None:
     plane.parts.trier.doubt = Doubt("mean", 2, threshold, Calibration())
 
@@ -127,6 +152,49 @@ async def test_a_spent_share_serves_the_candidates_order_with_a_warning(make_pla
     response = await ask(plane, CANDIDATE)
     assert "budget of 50% of the requests is spent" in warnings(response)
     assert order(response) == [2, 1, 0]
+
+
+async def test_a_share_of_nothing_lets_no_low_score_fall_back(make_plane: Callable[..., Plane]) -> None:
+    plane = make_plane(RERANK_CANARY__FALLBACK__MAX_SHARE="0")
+    doubtful(plane)
+    assert (await ask(plane, CANDIDATE)).headers["x-rerank-served-by"] == "candidate"
+
+
+async def test_a_testers_fallbacks_count_for_the_dollars_and_not_for_the_share(plane: Plane) -> None:
+    doubtful(plane)
+    plane.gpt.cost_dollars = 0.25
+    await ask(plane, forced(plane))
+    spend = plane.parts.budget.last_hour(time.time())
+    assert (spend.requests, spend.low_scores, spend.microdollars) == (0, 0, 250_000)
+
+
+async def test_a_fallback_that_fails_is_paid_for_too(plane: Plane) -> None:
+    watch = Watch(plane)
+    doubtful(plane)
+    plane.gpt.fault = InvalidAnswer("cut off")
+    plane.gpt.fault.usage = Usage(1000, 500, 0.5)
+    await ask(plane, CANDIDATE)
+    attempt = watch.last.attempts[1]
+    assert (attempt.tokens, attempt.output_tokens, attempt.cost_dollars) == (1000, 500, 0.5)
+    assert plane.parts.budget.last_hour(time.time()).microdollars == 500_000
+
+
+async def test_what_the_scores_came_to_is_logged_and_exported(plane: Plane) -> None:
+    spans = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    plane.parts.telemetry._tracer = provider.get_tracer("test")
+    doubtful(plane)
+    with capture_logs() as logged:
+        await ask(plane, CANDIDATE)
+    [line] = [line for line in logged if line["event"] == "rerank.served"]
+    assert line["statistic"] == pytest.approx(1.0)
+    found = [span.attributes.get("rerank.score.statistic") for span in spans.get_finished_spans() if span.attributes]
+    assert [value for value in found if value is not None] == pytest.approx([1.0])
+    registry = plane.parts.otel.registry
+    labels = {"rerank_role": "candidate", "rerank_outcome": "low_score"}
+    counted = [registry.get_sample_value("rerank_score_statistic_bucket", labels | {"le": le}) for le in ("0.95", "1")]
+    assert counted == [0, 1]
 
 
 async def test_a_spent_dollar_budget_serves_the_candidates_order_with_a_warning(
@@ -239,6 +307,52 @@ async def test_an_arm_that_keeps_failing_is_spared_and_tried_again_later(make_pl
     assert (len(plane.cross_encoder.calls), watch.last.outcome) == (3, Outcome.BREAKER)
     breaker._retry_at = 0.0
     plane.cross_encoder.fault = None
+    assert (await ask(plane, CANDIDATE)).headers["x-rerank-served-by"] == "candidate"
+
+
+async def test_refusals_to_one_user_do_not_spare_the_arm_to_others(make_plane: Callable[..., Plane]) -> None:
+    plane = make_plane(RERANK_CANARY__FALLBACK__BREAKER_FAILURES="2")
+    plane.gpt.fault = InvalidAnswer("refused")
+    for i in range(5):
+        await ask(plane, CONTROL, query=f"how to {i}")
+    plane.gpt.fault = None
+    assert (await ask(plane, {"x-user-id": "u2"})).headers["x-rerank-served-by"] == "control"
+
+
+async def test_heavy_requests_that_time_out_do_not_spare_the_arm_to_light_ones(
+    make_plane: Callable[..., Plane],
+) -> None:
+    plane = make_plane(RERANK_CANARY__FALLBACK__BREAKER_FAILURES="2")
+
+    def late(_: str, document: str) -> float:
+        if len(document) > 1000:
+            raise DeadlineExceeded("late")
+        return 1.0
+
+    plane.cross_encoder.score_one = late
+    watch = Watch(plane)
+    for _ in range(4):
+        await ask(plane, CANDIDATE, documents=["x" * 9000])
+    assert watch.last.outcome is Outcome.BREAKER
+    assert (await ask(plane, CANDIDATE)).headers["x-rerank-served-by"] == "candidate"
+    assert plane.parts.trier.is_well(Role.CANDIDATE)
+
+
+async def test_while_the_candidate_is_spared_the_replica_is_not_ready(make_plane: Callable[..., Plane]) -> None:
+    plane = make_plane(RERANK_CANARY__FALLBACK__BREAKER_FAILURES="2")
+    plane.cross_encoder.fault = BackendError("boom")
+    for _ in range(2):
+        await ask(plane, CANDIDATE)
+    response = await plane.client.get("/readyz")
+    assert (response.status_code, response.json()["checks"]["candidate_ready"]) == (503, False)
+    assert (await plane.client.get("/livez")).status_code == 200
+    plane.parts.trier.arms[Role.CANDIDATE].breaker._retry_at = 0.0
+    assert (await plane.client.get("/readyz")).status_code == 200
+
+
+async def test_an_arm_that_is_not_well_makes_the_replica_not_ready(plane: Plane) -> None:
+    plane.cross_encoder.is_well = False
+    assert (await plane.client.get("/readyz")).status_code == 503
     assert (await ask(plane, CANDIDATE)).headers["x-rerank-served-by"] == "candidate"
 
 

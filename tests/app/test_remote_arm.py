@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from proxy.arms.remote import RemoteArm
-from proxy.errors import BackendError, DeadlineExceeded, InvalidAnswer, Overloaded
+from proxy.attempts import BoundArm, Trier
+from proxy.breaker import Breaker
+from proxy.errors import BackendError, DeadlineExceeded, InvalidAnswer, InvalidScores, Overloaded
+from proxy.exposure import Outcome, Role
 from proxy.settings import RemoteBackend
 
 if TYPE_CHECKING:
@@ -23,11 +28,15 @@ class Tei:
 
     def __init__(self, answer: Callable[[dict[str, Any]], tuple[int, Any, dict[str, str]]], batch: int = 32) -> None:
         self.asked: list[dict[str, Any]] = []
+        self.health = 200
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self._send(200, {"model_id": "tiny", "max_client_batch_size": batch}, {})
+                if self.path == "/health":
+                    self._send(owner.health, {}, {})
+                else:
+                    self._send(200, {"model_id": "tiny", "max_client_batch_size": batch}, {})
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
@@ -141,6 +150,116 @@ async def test_a_full_server_can_be_passed_on_to_the_caller() -> None:
 async def test_an_answer_that_is_no_ranking_is_refused(answer: Any) -> None:
     with Tei(lambda _: (200, answer, {})) as server, pytest.raises(InvalidAnswer):
         await ask(server, ["a", "b"])
+
+
+APIS = ["tei", "infinity", "vllm", "cohere", "jina"]
+
+
+def scores_of(*scores: float) -> Callable[[dict[str, Any]], tuple[int, Any, dict[str, str]]]:
+    """Answer with these scores, in the shape of every server at once."""
+    results = [{"index": i, "score": s, "relevance_score": s} for i, s in enumerate(scores)]
+    return lambda body: (200, results if "texts" in body else {"results": results}, {})
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf])
+async def test_a_score_that_is_not_finite_is_refused(api: str, score: float) -> None:
+    with Tei(scores_of(0.5, score)) as server:
+        arm = RemoteArm(RemoteBackend(api=api, base_url=server.url))  # type: ignore[arg-type]
+        await arm.start()
+        with pytest.raises(InvalidScores):
+            await arm.score("q", ["a", "b"], deadline=time.monotonic() + 5)
+        bound = BoundArm(arm, "remote", Breaker(5, 10))
+        tried = await Trier({Role.CANDIDATE: bound}).try_arm(
+            Role.CANDIDATE, "q", ["a", "b"], deadline=time.monotonic() + 5, max_document_tokens=None
+        )
+        assert tried.outcome is Outcome.INVALID
+        await arm.close()
+
+
+@pytest.mark.parametrize("api", ["vllm", "cohere", "jina"])
+async def test_scores_that_cannot_be_probabilities_are_read_as_logits_in_their_order(api: str) -> None:
+    with Tei(scores_of(7.5, 0.4, 5.1, -2.0)) as server:
+        arm = RemoteArm(RemoteBackend(api=api, base_url=server.url))  # type: ignore[arg-type]
+        await arm.start()
+        answer = await arm.score("q", ["a", "b", "c", "d"], deadline=time.monotonic() + 5)
+        await arm.close()
+    assert answer.logits == (7.5, 0.4, 5.1, -2.0)
+    assert answer.probabilities == pytest.approx([1 / (1 + math.exp(-z)) for z in answer.logits])
+
+
+async def test_probabilities_are_served_as_they_are() -> None:
+    with Tei(scores_of(1.0000000001, 0.25, 0.0)) as server:
+        arm = RemoteArm(RemoteBackend(api="cohere", base_url=server.url))
+        await arm.start()
+        answer = await arm.score("q", ["a", "b", "c"], deadline=time.monotonic() + 5)
+        await arm.close()
+    assert answer.probabilities == (1.0, 0.25, 0.0)
+
+
+async def test_calls_that_were_answered_are_paid_for_when_another_one_fails() -> None:
+    def third_fails(body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+        if body["texts"] == ["c"]:
+            time.sleep(0.3)
+            return 500, {}, {}
+        return by_length(body)
+
+    with Tei(third_fails, batch=1) as server, pytest.raises(BackendError) as caught:
+        await ask(server, ["a", "b", "c"], dollars_per_search=0.002)
+    assert caught.value.usage is not None
+    assert caught.value.usage.cost_dollars == pytest.approx(0.004)
+
+
+async def test_a_call_that_fails_leaves_no_other_running() -> None:
+    def first_fails(body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+        if body["texts"] == ["a"]:
+            return 500, {}, {}
+        time.sleep(0.5)
+        return by_length(body)
+
+    with Tei(first_fails, batch=1) as server:
+        arm = RemoteArm(RemoteBackend(api="tei", base_url=server.url))
+        await arm.start()
+        before = asyncio.all_tasks()
+        with pytest.raises(BackendError):
+            await arm.score("q", ["a", "b", "c"], deadline=time.monotonic() + 5)
+        assert asyncio.all_tasks() == before
+        await arm.close()
+
+
+async def test_a_server_that_is_away_is_not_well_until_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.arms.remote_health._PROBE_SECONDS", 0.02)
+    with Tei(lambda _: (500, {}, {}), batch=7) as server:
+        server.health = 503
+        arm = RemoteArm(RemoteBackend(api="tei", base_url=server.url))
+        await arm.start()
+        assert (arm.is_ready, arm.is_well) == (True, False)
+        server.health = 200
+        await until(lambda: arm.is_well)
+        assert (arm.model, arm._batch) == ("tiny/tei", 7)
+        server.health = 503
+        with pytest.raises(BackendError):
+            await arm.score("q", ["a"], deadline=time.monotonic() + 5)
+        await until(lambda: not arm.is_well)
+        await arm.close()
+
+
+async def test_a_request_that_fails_does_not_make_a_healthy_server_look_down() -> None:
+    with Tei(lambda _: (500, {}, {})) as server:
+        arm = RemoteArm(RemoteBackend(api="tei", base_url=server.url))
+        await arm.start()
+        for _ in range(3):
+            with pytest.raises(BackendError):
+                await arm.score("q", ["a"], deadline=time.monotonic() + 5)
+            await asyncio.sleep(0.05)
+            assert arm.is_well
+        await arm.close()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():  # noqa: ASYNC110 - what is waited for happens in a server's thread
+            await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("status", [400, 424, 500, 503])

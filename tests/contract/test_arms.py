@@ -111,8 +111,13 @@ async def test_a_megabyte_is_cut_and_said_so(arm: Arm) -> None:
 
 
 async def test_what_would_be_cut_is_known_beforehand(arm: Arm) -> None:
-    assert arm.first_too_long(QUERY, ["short", "virus " * 1000]) == 1
-    assert arm.first_too_long(QUERY, ["short"]) is None
+    assert await arm.first_too_long(QUERY, ["short", "virus " * 1000], deadline=soon()) == 1
+    assert await arm.first_too_long(QUERY, ["short"], deadline=soon()) is None
+
+
+async def test_what_would_be_cut_is_not_waited_for_past_the_deadline(arm: Arm) -> None:
+    with pytest.raises(DeadlineExceeded):
+        await arm.first_too_long(QUERY, ["virus " * 1000], deadline=soon(-1))
 
 
 async def test_a_passed_deadline_is_said_not_waited_for(arm: Arm) -> None:
@@ -123,9 +128,9 @@ async def test_a_passed_deadline_is_said_not_waited_for(arm: Arm) -> None:
 
 
 async def test_a_closed_arm_is_not_ready(arm: Arm) -> None:
-    before = arm.is_ready
+    before = arm.is_ready, arm.is_well
     await arm.close()
-    assert (before, arm.is_ready) == (True, False)
+    assert (before, arm.is_ready, arm.is_well) == ((True, True), False, False)
     with pytest.raises(NotReady):
         await arm.score(QUERY, DOCUMENTS, deadline=soon())
 

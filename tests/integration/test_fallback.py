@@ -179,6 +179,8 @@ class CrossEncoderServer:
         self.server = HttpServer(self._answer)
 
     def _answer(self, request: HttpRequest) -> HttpAnswer:
+        if request.path == "/health":
+            return HttpAnswer(200)
         if request.path == "/info":
             return _json({"model_id": "scripted", "max_client_batch_size": 32})
         body = json.loads(request.body)
@@ -271,11 +273,18 @@ def test_when_both_fail_it_is_503_with_retry_after_and_counted(
     assert metric(remote, "rerank_requests_total") == before + 1
 
 
-def test_the_order_received_is_the_last_resort_where_configured(llm: ScriptedLlm, tmp_path: Path) -> None:
+def test_the_order_received_is_the_last_resort_where_configured(
+    llm: ScriptedLlm, cross_encoder: CrossEncoderServer, tmp_path: Path
+) -> None:
     resort = {"RERANK_CANARY__FALLBACK__LAST_RESORT": "received"}
-    with Proxy(tmp_path, DEADLINE | PATIENT | resort | llm.env, config=TEI.format(port=1)) as proxy:
+    config = TEI.format(port=cross_encoder.server.port)
+    with Proxy(tmp_path, DEADLINE | PATIENT | resort | llm.env, config=config) as proxy:
+        cross_encoder.fault = lambda _: HttpAnswer(500)
         llm.next(llm_says.error(500))
-        response = ask(proxy, CANDIDATE)
+        try:
+            response = ask(proxy, CANDIDATE)
+        finally:
+            cross_encoder.fault = None
     assert (response.status_code, response.headers["x-rerank-served-by"]) == (200, "received")
     assert order(response) == [0, 1, 2, 3]
     assert "not ranked" in warnings(response)
@@ -296,7 +305,7 @@ def test_a_cross_encoder_of_our_own_that_is_late_is_answered_by_the_language_mod
 def doubtful(llm: ScriptedLlm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
     """Return a proxy whose cross-encoder is never sure enough, and whose budget is 40 % of the requests."""
     doubts = {
-        "LLM_FALLBACK_THRESHOLD": "0.999",
+        "LLM_FALLBACK_THRESHOLD": "0.97",
         "RERANK_CANARY__FALLBACK__MAX_SHARE": "0.4",
         "RERANK_CANARY__FALLBACK__MIN_REQUESTS": "5",
     }
@@ -317,7 +326,7 @@ def test_a_low_score_is_left_to_the_language_model_until_the_budget_is_spent(dou
 
 
 def test_a_low_score_is_served_with_a_warning_when_the_language_model_fails(llm: ScriptedLlm, tmp_path: Path) -> None:
-    with Proxy(tmp_path, DEADLINE | PATIENT | llm.env | {"LLM_FALLBACK_THRESHOLD": "0.999"}) as proxy:
+    with Proxy(tmp_path, DEADLINE | PATIENT | llm.env | {"LLM_FALLBACK_THRESHOLD": "0.97"}) as proxy:
         llm.next(llm_says.error(500))
         response = ask(proxy, CANDIDATE)
     assert response.headers["x-rerank-served-by"] == "candidate"

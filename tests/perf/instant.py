@@ -31,7 +31,7 @@ class InstantArm:
 
     def __init__(self, model: str) -> None:
         self.model = model
-        self.is_ready = True
+        self.is_ready = self.is_well = True
         self._answers: dict[int, ArmAnswer] = {}
 
     async def start(self) -> None:
@@ -51,9 +51,9 @@ class InstantArm:
             )
         return self._answers[count]
 
-    def first_too_long(self, query: str, documents: Sequence[str]) -> int | None:
+    async def first_too_long(self, query: str, documents: Sequence[str], *, deadline: float) -> int | None:
         """Return None: it reads everything."""
-        del query, documents
+        del query, documents, deadline
         return None
 
     async def close(self) -> None:

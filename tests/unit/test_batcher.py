@@ -17,7 +17,7 @@ from proxy.errors import BackendError, DeadlineExceeded, NotReady, Overloaded
 from tests.unit.test_pairs import ENCODER
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from proxy.engine.base import Logits
     from proxy.engine.pairs import TokenPair
@@ -27,6 +27,7 @@ class SumEngine:
     """Scores a row by the sum of its token ids, when the gate is open."""
 
     name = "sum"
+    precision = "float64"
     limits = PairLimits(64, 16)
     batch_tokens = 256
 
@@ -77,7 +78,7 @@ async def test_scores_come_back_in_the_order_of_the_documents(batcher: Batcher) 
     documents = ["tree " * (i % 13 + 1) for i in range(60)]
     scored = await batcher.score("q", documents, deadline=soon())
     assert scored.logits == expected("q", documents)
-    assert scored.tokens == sum(len(r) for r in ENCODER.encode("q", documents, SumEngine.limits).rows)
+    assert scored.tokens == [len(r) for r in ENCODER.encode("q", documents, SumEngine.limits).rows]
 
 
 async def test_requests_of_many_callers_share_a_round(batcher: Batcher, engine: SumEngine) -> None:
@@ -200,3 +201,91 @@ async def test_closing_finishes_what_waits_and_refuses_what_comes(engine: SumEng
     assert (await running).logits == expected("q", ["a"])
     with pytest.raises(NotReady):
         await batcher.score("q", ["a"], deadline=soon())
+
+
+async def test_windows_take_as_much_of_the_queue_as_they_are_rows(engine: SumEngine) -> None:
+    engine.limits = PairLimits(24, 8, windows=True)
+    batcher = Batcher(engine, queue_documents=20)
+    long = " ".join(f"w{i}" for i in range(500))
+    engine.gate.clear()
+    first = asyncio.create_task(batcher.score("first", ["a"], deadline=soon()))
+    await asyncio.sleep(0.05)
+    with pytest.raises(Overloaded):
+        await batcher.score("q", [long], deadline=soon())
+    assert batcher.waiting == 1
+    engine.gate.set()
+    await first
+    scored = await batcher.score("q", [long, "b"], deadline=soon())
+    assert scored.tokens[0] > 500
+    assert batcher.waiting == 0
+    await batcher.close()
+
+
+async def test_what_would_be_cut_is_told_within_the_deadline_and_the_queue(batcher: Batcher, engine: SumEngine) -> None:
+    assert await batcher.first_too_long("q", ["a", "tree " * 90], deadline=soon()) == 1
+    with pytest.raises(DeadlineExceeded):
+        await batcher.first_too_long("q", ["a"], deadline=soon(-1))
+    engine.gate.clear()
+    waiting = asyncio.create_task(batcher.score("q", ["a"] * 150, deadline=soon()))
+    await asyncio.sleep(0.05)
+    with pytest.raises(Overloaded):
+        await batcher.first_too_long("q", ["a"] * 51, deadline=soon())
+    engine.gate.set()
+    await waiting
+
+
+async def test_a_model_that_sits_on_one_round_is_not_well(engine: SumEngine) -> None:
+    batcher = Batcher(engine, queue_documents=20, stuck_seconds=0.05)
+    engine.gate.clear()
+    stuck = asyncio.create_task(batcher.score("q", ["a"], deadline=soon()))
+    await asyncio.sleep(0.2)
+    seen = [batcher.is_well]
+    engine.gate.set()
+    await stuck
+    assert [*seen, batcher.is_well] == [False, True]
+    await batcher.close()
+
+
+async def test_a_model_that_fails_on_the_plainest_pair_is_not_well_until_it_answers_again(
+    batcher: Batcher, engine: SumEngine
+) -> None:
+    engine.fault = RuntimeError("device lost")
+    with pytest.raises(BackendError):
+        await batcher.score("q", ["a"], deadline=soon())
+    await until(lambda: not batcher.is_well)
+    engine.fault = None
+    await batcher.score("q", ["a"], deadline=soon())
+    await until(lambda: batcher.is_well)
+
+
+async def test_a_request_that_the_model_fails_on_says_nothing_of_the_model(batcher: Batcher, engine: SumEngine) -> None:
+    score = engine.score
+
+    def choke(batches: Sequence[Sequence[TokenPair]]) -> list[Logits]:
+        if max(len(row) for batch in batches for row in batch) > 30:
+            raise RuntimeError("out of memory")
+        return score(batches)
+
+    engine.score = choke  # type: ignore[method-assign]
+    with pytest.raises(BackendError):
+        await batcher.score("q", ["tree " * 40], deadline=soon())
+    await until(lambda: engine.rows == 1)
+    assert batcher.is_well
+
+
+async def test_a_model_that_failed_is_asked_again_when_nobody_asks(
+    monkeypatch: pytest.MonkeyPatch, batcher: Batcher, engine: SumEngine
+) -> None:
+    monkeypatch.setattr("proxy.engine.batcher._PROBE_SECONDS", 0.02)
+    engine.fault = RuntimeError("device lost")
+    with pytest.raises(BackendError):
+        await batcher.score("q", ["a"], deadline=soon())
+    await until(lambda: not batcher.is_well)
+    engine.fault = None
+    await until(lambda: batcher.is_well)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():  # noqa: ASYNC110 - the model's thread has nothing to tell us by
+            await asyncio.sleep(0.005)

@@ -21,18 +21,20 @@ def opened() -> Breaker:
 def test_a_breaker_opens_at_the_last_straw() -> None:
     breaker = opened()
     assert breaker.is_open
+    assert breaker.is_pausing(9.9)
     assert not breaker.allows(9.9)
 
 
 def test_failures_with_a_success_between_them_do_not_add_up() -> None:
     breaker = Breaker(3, 10.0)
     for ok in (False, False, True, False, False):
-        breaker.succeeded() if ok else breaker.failed(0.0)
+        breaker.succeeded(0.0) if ok else breaker.failed(0.0)
     assert not breaker.is_open
 
 
 def test_an_open_breaker_lets_one_trial_through_at_a_time() -> None:
     breaker = opened()
+    assert not breaker.is_pausing(10.0)
     assert breaker.allows(10.0)
     assert not breaker.allows(10.1)
     assert breaker.allows(20.0)
@@ -44,8 +46,51 @@ def test_a_trial_that_succeeds_closes_and_one_that_fails_does_not() -> None:
     breaker.failed(11.0)
     assert not breaker.allows(20.9)
     assert breaker.allows(21.0)
-    breaker.succeeded()
+    breaker.succeeded(21.0)
     assert breaker.allows(21.0)
+
+
+def test_a_timeout_does_not_count_when_others_were_answered_in_the_meantime() -> None:
+    breaker = Breaker(2, 10.0)
+    for _ in range(5):
+        breaker.succeeded(1.5)
+        breaker.timed_out(4.0, began=1.0, weight=0)
+    assert not breaker.is_open
+
+
+def test_timeouts_of_heavy_requests_spare_only_what_is_as_heavy() -> None:
+    breaker = Breaker(3, 10.0)
+    for weight in (900, 1000, 800):
+        breaker.timed_out(0.0, began=-3.0, weight=weight)
+    assert breaker.is_open
+    assert not breaker.is_pausing(1.0)
+    assert [breaker.allows(1.0, weight) for weight in (5, 999, 1000, 2000)] == [True, True, False, False]
+
+
+def test_an_arm_that_is_late_for_everybody_is_spared_whatever_is_asked() -> None:
+    breaker = Breaker(3, 10.0)
+    for weight in (900, 1000, 800, 5, 4, 3):
+        assert breaker.allows(0.0, weight)
+        breaker.timed_out(0.0, began=-3.0, weight=weight)
+    assert not breaker.allows(1.0, 6)
+
+
+def test_one_failure_of_a_light_request_does_not_turn_heavy_ones_into_an_outage() -> None:
+    breaker = Breaker(3, 10.0)
+    for _ in range(3):
+        breaker.timed_out(0.0, began=-3.0, weight=1000)
+    breaker.failed(0.0)
+    assert breaker.allows(1.0, 5)
+
+
+def test_nonsense_told_to_one_user_counts_once_and_to_different_ones_each() -> None:
+    breaker = Breaker(3, 10.0)
+    for _ in range(9):
+        breaker.answered_nonsense(0.0, "mallory")
+    assert not breaker.is_open
+    breaker.answered_nonsense(0.0, "alice")
+    breaker.answered_nonsense(0.0, "bob")
+    assert breaker.is_open
 
 
 def budget(**fields: float) -> FallbackBudget:
@@ -72,6 +117,10 @@ def test_dollars_count_from_the_first() -> None:
     made = budget()
     made.add(Spend(requests=1, microdollars=1_000_000), NOON)
     assert "$1 an hour" in str(made.exceeded(NOON))
+
+
+def test_a_share_of_nothing_lets_none_fall_back() -> None:
+    assert "0%" in str(budget(max_share=0.0).exceeded(NOON))
 
 
 def test_what_other_replicas_spent_counts_too() -> None:

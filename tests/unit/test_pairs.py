@@ -93,6 +93,8 @@ def test_windows_cover_a_long_document_with_overlap() -> None:
 def test_what_would_be_cut_is_found_without_cutting() -> None:
     assert ENCODER.first_too_long("q", ["a", "tree " * 100], LIMITS) == 1
     assert ENCODER.first_too_long("word " * 17, ["a"], LIMITS) == -1
+    assert ENCODER.first_too_long("word " * 16, ["a"], LIMITS) is None
+    assert ENCODER.first_too_long("q", ["tree " * 60, "tree " * 61], LIMITS) == 1
     assert ENCODER.first_too_long("q", ["a", "b"], LIMITS) is None
     assert ENCODER.first_too_long("q", ["tree " * 100], PairLimits(64, 16, windows=True)) is None
 
