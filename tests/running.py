@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 QUERY = "how do vaccines protect against a virus"
 DOCUMENTS = [
     "The recipe takes two eggs, flour and a little milk.",
-    "Vaccines train the immune system to recognise a virus before an infection.",
+    "Vaccines protect against a virus by training the immune system to recognise it.",
     "Stock prices fell sharply on Tuesday.",
     "Antibodies made after vaccination bind to the virus and keep it out of cells.",
 ]
