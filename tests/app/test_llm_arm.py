@@ -20,6 +20,7 @@ from tests.parts.llm import ScriptedLlm
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.conftest import Plane
     from tests.parts.llm import Reply
 
 TEXTS = ["one two", "two three", "four"]
@@ -121,3 +122,8 @@ async def test_the_stand_in_costs_nothing_and_needs_no_price() -> None:
     assert answer.cost_dollars == 0
     await arm.close()
     await stand_in.close()
+
+
+async def test_the_status_names_the_models_that_no_dollar_budget_sees(plane: Plane) -> None:
+    plane.parts.arms["gpt"] = LlmArm(LlmBackend(model="gpt-unknown", api_key=Secret("k")))
+    assert plane.parts.status()["fallback"]["without_a_price"] == ["gpt-unknown"]
