@@ -12,6 +12,7 @@ import structlog
 from proxy.app import create_control_app, create_data_app
 from proxy.listeners import Listener
 from proxy.parts import Parts
+from proxy.secrets import shown_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -62,6 +63,7 @@ async def serve(
 def _say_ready(parts: Parts, data: Listener, control: Listener) -> None:
     """Log where it listens and what is real: without a terminal nothing else tells."""
     state = parts.gate.state
+    flag, store = parts.settings.flag, parts.settings.store
     _log.info(
         "server.ready",
         version=parts.version,
@@ -71,6 +73,8 @@ def _say_ready(parts: Parts, data: Listener, control: Listener) -> None:
         models=parts.models(),
         flag=state.flag,
         flag_source=state.source,
+        flag_url=shown_url(flag.url) if flag.url else None,
+        store=shown_url(store.url.reveal()) if store.url else "embedded",
         share_percent=None if state.rollout is None else state.rollout.share_percent,
         is_stand_in=parts.stand_in is not None,
     )

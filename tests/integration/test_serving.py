@@ -245,6 +245,15 @@ def test_the_log_says_what_serves_and_that_the_language_model_is_a_stand_in(prox
     assert warned["level"] == "warning"
 
 
+def test_the_log_names_flag_server_and_store_without_their_passwords(tmp_path: Path) -> None:
+    urls = {"UNLEASH_URL": "http://me:hunter2@127.0.0.1:1/api", "REDIS_URL": "redis://:hunter2@127.0.0.1:1/0"}
+    with Proxy(tmp_path, QUICK | urls) as started:
+        [ready] = eventually(lambda: started.logged("server.ready"))
+        eventually(lambda: started.logged("flag.stale"))
+    assert (ready["flag_url"], ready["store"]) == ("http://127.0.0.1:1/api", "redis://127.0.0.1:1/0")
+    assert "hunter2" not in started.log.read_text()
+
+
 def test_no_line_of_the_log_is_anonymous(proxy: Proxy) -> None:
     lines = [json.loads(line) for line in proxy.log.read_text().splitlines()]
     assert [line["event"] for line in lines if " " in line["event"]] == []
