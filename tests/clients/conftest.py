@@ -58,7 +58,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Places]:
         "RERANK_CANARY__BACKENDS__GPT__STAND_IN_DELAY_SECONDS": "0",
         "RERANK_CANARY__DEADLINE__TOTAL_SECONDS": "120",
         "RERANK_CANARY__DEADLINE__CANDIDATE_SECONDS": "100",
-        "LLM_FALLBACK_THRESHOLD": "0",
+        "RERANK_CANARY__FALLBACK__MAX_SHARE": "0",
     }
     made = subprocess.run(
         [str(ROOT / ".venv/bin/rerank-canary"), "new-key"], check=True, capture_output=True, text=True

@@ -67,7 +67,8 @@ def test_a_client_gets_the_whole_ranking_in_order_from_the_arm_of_its_user(
     served = place.proxy.logged("rerank.served")[served_before:]
     assert len(served) == requests_of(way, case)
     for line in served:
-        assert (line["arm"], line["served_by"], line["outcome"]) == (arm, arm, "ok"), line
+        assert (line["arm"], line["served_by"]) == (arm, arm), line
+        assert line["outcome"] in {"ok", "low_score"}, line  # nothing falls back here: max_share is 0
         assert (line["dialect"], line["user_source"]) == (way.dialect, way.user_source)
 
 
