@@ -58,11 +58,6 @@ class Trier:
         bound = self.arms.get(role)
         return bound is not None and bound.arm.is_ready
 
-    def is_well(self, role: Role) -> bool:
-        """Tell whether this role's arm should be sent work: it is well, and its breaker lets work through."""
-        bound = self.arms.get(role)
-        return bound is not None and bound.arm.is_well and not bound.breaker.is_pausing(time.monotonic())
-
     async def try_arm(
         self,
         role: Role,

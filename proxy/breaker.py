@@ -27,10 +27,6 @@ class Breaker:
         """Whether requests are being spared: all of them, or the heavy ones."""
         return len(self._weights) >= self._limit
 
-    def is_pausing(self, now: float) -> bool:
-        """Tell whether nobody at all is let through now."""
-        return now < self._retry_at and self._spares(0)
-
     def allows(self, now: float, weight: int = 0) -> bool:
         """Tell whether to try a request of this *weight*; in an open breaker a yes is the one trial of the pause."""
         if not self._spares(weight):

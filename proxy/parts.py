@@ -235,10 +235,14 @@ class Parts:
                 _log.exception("part.not_closed", part=name)
 
     def readiness(self) -> dict[str, bool]:
-        """Return what has to be true before requests are sent here."""
+        """Return what has to be true before requests are sent here.
+
+        A model of this process has to be well. A server that is away or an open breaker is the same for every
+        replica: no other could do better, and each still has an arm that answers.
+        """
         checks = {"not_draining": not self.is_draining}
         for role, bound in self.trier.arms.items():
-            checks[f"{role}_ready"] = self.trier.is_well(role) if role is Role.CANDIDATE else bound.arm.is_ready
+            checks[f"{role}_ready"] = bound.arm.is_well if bound.kind == "cross-encoder" else bound.arm.is_ready
         return checks
 
     def models(self) -> dict[str, str]:
@@ -250,11 +254,6 @@ class Parts:
         order = (Role.CANDIDATE, Role.CONTROL, Role.FALLBACK)
         names = [self.trier.arms[role].arm.model for role in order if role in self.trier.arms]
         return list(dict.fromkeys(names))
-
-    def max_input_tokens(self) -> int:
-        """Return how many tokens of query and document the candidate reads."""
-        candidate = self.arms.get(self.settings.arms.candidate)
-        return candidate.loaded.engine.limits.pair if isinstance(candidate, CrossEncoderArm) else 512
 
     def status(self) -> dict[str, Any]:
         """Return what an operator asks first."""

@@ -21,7 +21,6 @@ def opened() -> Breaker:
 def test_a_breaker_opens_at_the_last_straw() -> None:
     breaker = opened()
     assert breaker.is_open
-    assert breaker.is_pausing(9.9)
     assert not breaker.allows(9.9)
 
 
@@ -34,7 +33,6 @@ def test_failures_with_a_success_between_them_do_not_add_up() -> None:
 
 def test_an_open_breaker_lets_one_trial_through_at_a_time() -> None:
     breaker = opened()
-    assert not breaker.is_pausing(10.0)
     assert breaker.allows(10.0)
     assert not breaker.allows(10.1)
     assert breaker.allows(20.0)
@@ -63,7 +61,6 @@ def test_timeouts_of_heavy_requests_spare_only_what_is_as_heavy() -> None:
     for weight in (900, 1000, 800):
         breaker.timed_out(0.0, began=-3.0, weight=weight)
     assert breaker.is_open
-    assert not breaker.is_pausing(1.0)
     assert [breaker.allows(1.0, weight) for weight in (5, 999, 1000, 2000)] == [True, True, False, False]
 
 
