@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _TRIES = 8
+_LOST_CONNECTIONS = 3
+"""Tries that may fail for want of a connection: those of before a restart of the store are found dead one by one."""
 
 
 class StoreAway(Exception):
@@ -76,8 +78,10 @@ class RampControl:
             StoreAway: nothing was changed, or it is not known whether it was: ask again with the same request id.
 
         """
-        try:
-            for _ in range(_TRIES):
+        why = "the record was changed by others each time"
+        lost = 0
+        for _ in range(_TRIES):
+            try:
                 record = await self._read()
                 if by.request_id and by.request_id in record.request_ids:
                     return record
@@ -87,9 +91,12 @@ class RampControl:
                 after = changed(record, ramp, actor=by.actor, reason=by.reason, request_id=by.request_id)
                 if await self._swap(record, after, action, by):
                     return after
-        except (RedisError, OSError) as exc:
-            raise StoreAway(f"the shared store cannot be reached: {type(exc).__name__}") from exc
-        raise StoreAway("the record was changed by others each time")
+            except (RedisError, OSError) as exc:
+                why = f"the shared store cannot be reached: {type(exc).__name__}"
+                lost += 1
+                if lost > _LOST_CONNECTIONS:
+                    break
+        raise StoreAway(why)
 
     async def roll_back(self, by: By) -> Rollback:
         """Take the candidate out, here at once, everywhere as soon as the store has it.

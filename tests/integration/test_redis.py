@@ -9,7 +9,9 @@ import pytest
 
 from tests.conftest import require_part
 from tests.integration.pages import metric, status
+from tests.parts import llm_replies
 from tests.parts.callers import QUICK, Callers, ask_all
+from tests.parts.llm import ScriptedLlm
 from tests.parts.programs import eventually
 from tests.parts.redis_server import RedisServer, is_redis_here
 from tests.running import Proxy, user_of
@@ -33,10 +35,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def replicas(server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Proxy]]:
-    """Return two proxies that share the server."""
-    env = UNSURE | {"REDIS_URL": server.url}
-    with Proxy(tmp_path_factory.mktemp("a"), env) as first, Proxy(tmp_path_factory.mktemp("b"), env) as second:
-        yield [first, second]
+    """Return two proxies that share the server, and a language model that costs something."""
+    with ScriptedLlm(llm_replies.scores()) as llm:
+        env = UNSURE | llm.env | {"REDIS_URL": server.url}
+        with Proxy(tmp_path_factory.mktemp("a"), env) as first, Proxy(tmp_path_factory.mktemp("b"), env) as second:
+            yield [first, second]
 
 
 def ask_doubtful(proxy: Proxy) -> httpx.Response:
