@@ -20,7 +20,7 @@ class CrossEncoderBackend(Section, frozen=True, tag_field="kind", tag="cross-enc
     """How it runs. ``auto``: OpenVINO where the folder holds an IR, else `CrossEncoder.predict`."""
     batch: Count = 16
     """Rows of one batch of the stock engine (the plan's RERANK_BATCH)."""
-    batch_tokens: Count = 1024
+    batch_tokens: Count = 256
     """Tokens of one batch of the other engines, padding included."""
     threads: Annotated[int, Meta(ge=0)] = 0
     """CPU threads of the model. 0: one per core."""

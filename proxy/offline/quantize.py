@@ -136,7 +136,7 @@ class Folder:
     def __init__(self, folder: Path, *, threads: int = 2) -> None:
         self.folder = folder
         self.encoder = PairEncoder.from_file(folder / "tokenizer.json")
-        self.engine = OpenVinoEngine(folder, self.encoder, LIMITS, threads=threads, batch_tokens=1024)
+        self.engine = OpenVinoEngine(folder, self.encoder, LIMITS, threads=threads, batch_tokens=256)
 
     @property
     def megabytes(self) -> float:
