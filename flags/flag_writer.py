@@ -30,6 +30,8 @@ class FlagShare(msgspec.Struct, frozen=True):
     """The effective one: 0 where the flag is off."""
     group_id: str
     title: str = ""
+    event_id: str = ""
+    """Of the keeper's own event of the last change; empty where it keeps none, or was not asked."""
 
 
 class FlagWriter(Protocol):

@@ -42,6 +42,7 @@ class By(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     request_id: str = ""
     evidence: str = ""
+    flag_event_id: str = ""
 
 
 class RampControl:
@@ -193,6 +194,7 @@ class RampControl:
             action=action,
             evidence=by.evidence,
             request_id=by.request_id,
+            flag_event_id=by.flag_event_id,
         )
         try:
             await self._records.swap(before.version, after, entry)

@@ -158,7 +158,7 @@ class Reconciler:
                 await self._control.settle(record, replace(record, is_pending=False), "flag_written", by)
             return
         try:
-            await self._writer.write(
+            written = await self._writer.write(
                 ramp.share_percent,
                 expected=record.flag_share_percent,
                 group_id=ramp.group_id,
@@ -180,6 +180,7 @@ class Reconciler:
             self.error = str(exc)
         else:
             self.error = None
+            by = replace(by, flag_event_id=written.event_id)
             await self._control.settle(record, replace(record, is_pending=False), "flag_written", by)
 
     async def _adopt(self, record: RampRecord) -> bool:

@@ -51,6 +51,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
     rollback_id: str = ""
     evidence: str = ""
+    flag_event_id: str = ""
+    """Of the flag keeper's own event of this change."""
     version: int = 0
 
 
@@ -99,6 +101,7 @@ def entry_of(
     action: str,
     evidence: str = "",
     request_id: str = "",
+    flag_event_id: str = "",
 ) -> AuditEntry:
     """Return the audit entry of a change."""
     rollback = after.ramp.rollback if after.is_rolled_back else None
@@ -114,6 +117,7 @@ def entry_of(
         request_id=request_id,
         rollback_id=rollback.rollback_id if rollback else "",
         evidence=evidence,
+        flag_event_id=flag_event_id,
         version=after.version,
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import msgspec
+from msgspec.structs import replace
 
 from flags.flag_writer import FlagForbidden, FlagMoved, FlagNotWritten, FlagShare
 from flags.rollout import ROLLOUT_STRATEGY
@@ -32,6 +33,14 @@ class _Environment(msgspec.Struct):
     def rollout(self) -> _Strategy | None:
         """Return the strategy that splits; None: there is none."""
         return next((s for s in self.strategies if s.name == ROLLOUT_STRATEGY and not s.disabled), None)
+
+
+class _Event(msgspec.Struct):
+    id: int
+
+
+class _Events(msgspec.Struct):
+    events: list[_Event]
 
 
 class UnleashFlagWriter:
@@ -76,8 +85,18 @@ class UnleashFlagWriter:
                 await self._switch(found, to_on=share_percent > 0)
                 back = self._share(await self._environment())
                 if (back.share_percent, back.group_id) == (share_percent, group_id):
-                    return back
+                    return replace(back, event_id=await self._newest_event())
         raise FlagNotWritten("the flag was changed by somebody else each time it was to be written")
+
+    async def _newest_event(self) -> str:
+        """Return the id of the flag's newest event in Unleash's own log; empty where that cannot be read."""
+        try:
+            response = await self._client.get(
+                "/admin/search/events", params={"feature": f"IS:{self._flag}", "limit": "1"}
+            )
+            return str(msgspec.json.decode(response.content, type=_Events).events[0].id)
+        except (httpx.HTTPError, msgspec.MsgspecError, IndexError):
+            return ""
 
     async def _set(self, found: _Environment, share_percent: int, group_id: str, title: str) -> bool:
         """Write the strategy; False: somebody was quicker."""

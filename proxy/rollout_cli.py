@@ -272,11 +272,17 @@ def history(plane: _Plane, *, count: int, as_json: bool) -> None:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["at"]))
         colour = "red" if entry["rollback_id"] else "default"
         shares = (_percent(entry["from_share_percent"]), _percent(entry["to_share_percent"]))
-        why = " ".join(part for part in (entry["reason"], entry["rollback_id"], entry["evidence"]) if part)
+        why = " ".join(
+            part for part in (entry["reason"], entry["rollback_id"], entry["evidence"], _event(entry)) if part
+        )
         table.add_row(
             when, escape(entry["actor"]), entry["through"], f"[{colour}]{entry['action']}[/]", *shares, escape(why)
         )
     _out.print(table)
+
+
+def _event(entry: dict[str, Any]) -> str:
+    return f"(event {entry['flag_event_id']} of Unleash)" if entry.get("flag_event_id") else ""
 
 
 COMMANDS = (status, ramp, advance, hold, rollback, rearm, retire, history)

@@ -88,6 +88,8 @@ def test_the_share_is_ramped_by_command_and_who_is_in_stays_in(rollout: Rollout)
     newest = next(entry for entry in rollout.fleet.history() if entry["action"] == "ramp")
     assert (newest["actor"], newest["through"], newest["reason"]) == ("adam", "cli", "all is well")
     assert (newest["from_share_percent"], newest["to_share_percent"]) == (50, 100)
+    written = next(entry for entry in rollout.fleet.history() if entry["action"] == "flag_written")
+    assert int(written["flag_event_id"]) > 0
 
 
 def test_the_share_is_ramped_in_unleash_itself_and_adopted(rollout: Rollout) -> None:
