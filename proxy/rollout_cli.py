@@ -7,26 +7,21 @@ Exit codes: 0 done; 1 refused or not possible now; 2 wrong usage; 3 the control 
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any
 
 import click
-import httpx
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from flags.ramp import words
+from proxy.control_client import ControlPlane, token_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-REFUSED, UNREACHABLE, UNAUTHORIZED = 1, 3, 4
-_TRIES = 3
 _out = Console()
 _errors = Console(stderr=True)
 _PHASES = {
@@ -38,66 +33,12 @@ _PHASES = {
 }
 
 
-class _Plane:
-    """The control plane, as a command sees it."""
-
-    def __init__(self, url: str, token: str) -> None:
-        self._client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
-
-    def get(self, path: str, **params: int) -> Any:
-        """Return the answer to a question."""
-        return self._send("GET", path, params=params)
-
-    def order(self, path: str, **fields: Any) -> Any:
-        """Return the outcome of a command; sent again it does nothing twice."""
-        return self._send("POST", path, json={"through": "cli", "request_id": uuid4().hex, **fields})
-
-    def _send(self, method: str, path: str, **fields: Any) -> Any:
-        for left in reversed(range(_TRIES)):
-            try:
-                response = self._client.request(method, path, **fields)
-            except httpx.HTTPError as exc:
-                if not left:
-                    _fail(f"the control plane at {self._client.base_url} cannot be reached: {exc}", UNREACHABLE)
-            else:
-                if response.is_success:
-                    return response.json()
-                if response.status_code != 503 or not left:
-                    code = UNAUTHORIZED if response.status_code in {401, 403} else REFUSED
-                    _fail(_message(response), code)
-            time.sleep(0.5)
-        raise AssertionError  # pragma: no cover - the last try returns or ends the command
-
-
-def _message(response: httpx.Response) -> str:
-    try:
-        return str(response.json()["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"the control plane answered {response.status_code}"
-
-
-def _fail(reason: str, code: int) -> NoReturn:
-    _errors.print(f"[bold red]rerank-canary:[/] {escape(reason)}", highlight=False, soft_wrap=True)
-    sys.exit(code)
-
-
-def _token(data_dir: Path) -> str:
-    """Return the token of the environment, or the one that a proxy on this machine made."""
-    if found := os.environ.get("RERANK_CANARY_TOKEN"):
-        return found
-    file = data_dir / "control.token"
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except OSError:
-        _fail(f"no token: set RERANK_CANARY_TOKEN (there is no {file} here)", UNAUTHORIZED)
-
-
 def _command(name: str, words: str, *options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], click.Command]:
     """Return a decorator that makes a command with what all of them take."""
 
     def make(function: Callable[..., None]) -> click.Command:
         def run(url: str, data_dir: Path, **fields: Any) -> None:
-            function(_Plane(url, _token(data_dir)), **fields)
+            function(ControlPlane(url, token_of(data_dir)), **fields)
 
         run.__doc__ = words
         common = [
@@ -124,7 +65,7 @@ _force = click.option("--force", is_flag=True, help="Do it although the plan say
 
 
 @_command("status", "Show where the rollout is.")
-def status(plane: _Plane, *, as_json: bool) -> None:
+def status(plane: ControlPlane, *, as_json: bool) -> None:
     """Show it."""
     found = plane.get("/status")
     if as_json:
@@ -201,27 +142,27 @@ def _replicas(rollout: dict[str, Any]) -> Table:
 @_command(
     "ramp", "Move the share to a stage of the plan.", click.argument("share_percent", type=int), _reason, _force, _yes
 )
-def ramp(plane: _Plane, *, share_percent: int, reason: str, force: bool, yes: bool, as_json: bool) -> None:
+def ramp(plane: ControlPlane, *, share_percent: int, reason: str, force: bool, yes: bool, as_json: bool) -> None:
     """Move it."""
     _ask(f"Give {share_percent} % of the users to the candidate?", yes=yes)
     _show(plane.order("/ramp", share_percent=share_percent, reason=reason, force=force), as_json=as_json)
 
 
 @_command("advance", "Move the share to the next stage.", _reason, _force, _yes)
-def advance(plane: _Plane, *, reason: str, force: bool, yes: bool, as_json: bool) -> None:
+def advance(plane: ControlPlane, *, reason: str, force: bool, yes: bool, as_json: bool) -> None:
     """Move it."""
     _ask("Move to the next stage?", yes=yes)
     _show(plane.order("/advance", reason=reason, force=force), as_json=as_json)
 
 
 @_command("hold", "Stay where it is; a rollback still works.", _reason)
-def hold(plane: _Plane, *, reason: str, as_json: bool) -> None:
+def hold(plane: ControlPlane, *, reason: str, as_json: bool) -> None:
     """Stay."""
     _show(plane.order("/hold", reason=reason), as_json=as_json)
 
 
 @_command("rollback", "Take the candidate out, everywhere, now.", _reason, _yes)
-def rollback(plane: _Plane, *, reason: str, yes: bool, as_json: bool) -> None:
+def rollback(plane: ControlPlane, *, reason: str, yes: bool, as_json: bool) -> None:
     """Take it out."""
     _ask("Take the candidate out for all users?", yes=yes)
     _show(plane.order("/rollback", reason=reason), as_json=as_json)
@@ -235,14 +176,14 @@ def rollback(plane: _Plane, *, reason: str, yes: bool, as_json: bool) -> None:
     _force,
     _yes,
 )
-def rearm(plane: _Plane, *, reason: str, fresh_users: bool, force: bool, yes: bool, as_json: bool) -> None:
+def rearm(plane: ControlPlane, *, reason: str, fresh_users: bool, force: bool, yes: bool, as_json: bool) -> None:
     """End it."""
     _ask("Let the candidate be ramped again?", yes=yes)
     _show(plane.order("/rearm", reason=reason, fresh_users=fresh_users, force=force), as_json=as_json)
 
 
 @_command("retire", "Make the old arm a fallback only.", _reason, _force, _yes)
-def retire(plane: _Plane, *, reason: str, force: bool, yes: bool, as_json: bool) -> None:
+def retire(plane: ControlPlane, *, reason: str, force: bool, yes: bool, as_json: bool) -> None:
     """Retire it."""
     _ask("Give every user to the candidate for good?", yes=yes)
     found = plane.order("/retire", reason=reason, force=force)
@@ -259,7 +200,7 @@ What stays: [fallback], its budget, and `rerank-canary rollback`, which brings t
 
 
 @_command("history", "Show who changed what, when and why.", click.option("--count", default=20, show_default=True))
-def history(plane: _Plane, *, count: int, as_json: bool) -> None:
+def history(plane: ControlPlane, *, count: int, as_json: bool) -> None:
     """Show it."""
     found = plane.get("/history", count=count)
     if as_json:
