@@ -1,0 +1,292 @@
+"""From counts to findings: the guardrails' detectors and bounds, pure, for any number of runs at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from alerts import design_effect
+from alerts.design_effect import SCALES, WINDOW_TICKS, Spread, no_spread
+from alerts.evidence import (
+    ODDS,
+    SPLIT_ODDS,
+    alarm_at,
+    between_evidence,
+    detector_step,
+    detector_value,
+    kl,
+    mean_bets,
+    mean_bounds,
+    mean_evidence_table,
+    share_bets,
+    share_bounds,
+    share_evidence,
+    split_evidence,
+)
+from alerts.guardrails import EVENTS, VALUES, Guardrail, Test
+from alerts.signals import LEVEL_VALUES, Tick, no_tick
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Array = NDArray[np.float64]
+
+BOUND_ALPHA = 0.05
+"""Each bound of a stage fails with at most this probability, at any time."""
+MIN_USERS = 4
+"""Groups of users that bad events must come from before they roll back: one user's trouble is one user's."""
+NOTHING = -1e6
+"""The logarithm of no evidence at all, as JSON can have it."""
+_RATE_KEPT = 1 - 1 / 300
+_RECENT_KEPT = 0.5 ** (1 / 600)
+
+
+class State(msgspec.Struct, kw_only=True):
+    """Everything the judge remembers between ticks."""
+
+    log_r: Array
+    """(r, bets of all guardrails)"""
+    split_log_r: Array
+    """(r, odds)"""
+    deff: Array
+    """(r, bets): the design effect that each bet is weighed by."""
+    stage: Tick
+    """Sums of the stage."""
+    rate: Array
+    """(r, guardrails): trials (between: bad events) a tick, of late."""
+    recent_bad: Array
+    """(r, arms, events, groups): bad events of late."""
+    spread: Spread
+    has_breached: NDArray[np.bool_]
+    """(r, guardrails): an alarm stays one, whatever the evidence says later."""
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of each guardrail in this stage. Arrays (r, guardrails)."""
+
+    trials: Array
+    bad: Array
+    """Bad events, or the sum of the values."""
+    estimate: Array
+    lower: Array
+    upper: Array
+    harm_limit: Array
+    """The bound on harm has to be on the right side of this."""
+    is_passed: NDArray[np.bool_]
+
+
+class Judge:
+    """Holds what does not change during a rollout: guardrails, bets, threshold."""
+
+    def __init__(self, guardrails: Sequence[Guardrail], horizon_ticks: float, alpha: float) -> None:
+        self.guardrails = tuple(each for each in guardrails if each.is_on)
+        enforced = sum(not each.report_only for each in self.guardrails)
+        self.threshold = alarm_at(horizon_ticks, max(1, enforced), alpha)
+        self.split_threshold = alarm_at(horizon_ticks, 1, alpha)
+        self.enforced = np.array([not each.report_only for each in self.guardrails], dtype=bool)
+        self._bets = [_bets(each) for each in self.guardrails]
+        sizes = [len(bets) for bets in self._bets]
+        self._starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.intp)
+        self._sizes = np.array(sizes, dtype=float)
+        self._owner = np.repeat(np.arange(len(sizes)), sizes)
+        self._tables = {
+            place: mean_evidence_table(LEVEL_VALUES, each.floor, self._bets[place])
+            for place, each in enumerate(self.guardrails)
+            if each.test is Test.MEAN
+        }
+
+    def begin(self, runs: int = 1) -> State:
+        """Return the state before the first tick."""
+        return State(
+            log_r=np.full((runs, len(self._owner)), NOTHING),
+            split_log_r=np.full((runs, len(SPLIT_ODDS)), NOTHING),
+            deff=np.ones((runs, len(self._owner))),
+            stage=no_tick(runs),
+            rate=np.zeros((runs, len(self.guardrails))),
+            recent_bad=np.zeros((runs, 2, len(EVENTS), no_tick().group_bad.shape[-1])),
+            spread=no_spread(runs),
+            has_breached=np.zeros((runs, len(self.guardrails)), dtype=bool),
+        )
+
+    def enter_stage(self, state: State, which: NDArray[np.bool_] | None = None) -> None:
+        """Forget, in place, what is only true of the stage before: its sums and its users. The detectors go on.
+
+        *which* (r,) are the runs that enter one; None: all.
+        """
+        chosen = np.ones(len(state.rate), dtype=bool) if which is None else which
+        for name in Tick.__struct_fields__:
+            getattr(state.stage, name)[chosen] = 0
+        design_effect.forget(state.spread, chosen)
+        state.split_log_r[chosen] = NOTHING
+
+    def step(self, state: State, tick: Tick, share: Array) -> None:
+        """Take one tick into *state*, in place; *share* (r,) is what the flag gave to the candidate."""
+        log_e = np.concatenate([self._evidence(place, tick) for place in range(len(self.guardrails))], axis=-1)
+        state.log_r = detector_step(state.log_r, log_e / state.deff)
+        users = tick.new_users.sum(-1)
+        log_split = split_evidence(tick.new_users[:, 1], users, share, np.array(SPLIT_ODDS))
+        state.split_log_r = detector_step(state.split_log_r, log_split)
+        state.stage = _added(state.stage, tick)
+        state.rate = state.rate * _RATE_KEPT + self._counted(tick) * (1 - _RATE_KEPT)
+        state.recent_bad = state.recent_bad * _RECENT_KEPT + tick.group_bad[:, :, : len(EVENTS)]
+        state.has_breached |= (self.evidence(state) >= self.threshold) & self._is_of_many(state)
+        if design_effect.add(state.spread, tick):
+            self._weigh(state, self._weights(state))
+
+    def evidence(self, state: State) -> Array:
+        """Return log M (r, guardrails); a guardrail is breached at `threshold`, if not by a few users only."""
+        return detector_value(state.log_r, self._starts, self._sizes)
+
+    def is_split_wrong(self, state: State) -> NDArray[np.bool_]:
+        """Return in which runs (r,) the users are not split as configured."""
+        value = np.logaddexp.reduce(state.split_log_r, axis=-1) - np.log(len(SPLIT_ODDS))
+        return value >= self.split_threshold
+
+    def bounds(self, state: State, alpha: float = BOUND_ALPHA) -> Bounds:
+        """Return estimates and bounds of the stage."""
+        found = [self._bound(place, state, alpha) for place in range(len(self.guardrails))]
+        columns = zip(_COLUMNS, zip(*found, strict=True), strict=True)
+        return Bounds(**{name: np.stack(column, -1) for name, column in columns})
+
+    def _evidence(self, place: int, tick: Tick) -> Array:
+        guardrail, bets = self.guardrails[place], self._bets[place]
+        if guardrail.test is Test.MEAN:
+            table: Array = tick.values[:, VALUES.index(guardrail.signal)] @ self._tables[place]
+            return table
+        event = EVENTS.index(guardrail.signal)
+        bad, trials = tick.bad[:, :, event], tick.trials[:, :, event]
+        if guardrail.test is Test.SHARE:
+            return share_evidence(bad[:, 1], trials[:, 1], guardrail.share_limit, bets)
+        return between_evidence(bad[:, 1], bad.sum(-1), _share(trials), bets)
+
+    def _counted(self, tick: Tick) -> Array:
+        """Return what each detector learns from (r, guardrails): trials, or bad events of both arms."""
+        columns = []
+        for each in self.guardrails:
+            if each.test is Test.MEAN:
+                columns.append(tick.values[:, VALUES.index(each.signal)].sum(-1))
+            elif each.test is Test.SHARE:
+                columns.append(tick.trials[:, 1, EVENTS.index(each.signal)])
+            else:
+                columns.append(tick.bad[:, :, EVENTS.index(each.signal)].sum(-1))
+        return np.stack(columns, -1)
+
+    def _is_of_many(self, state: State) -> NDArray[np.bool_]:
+        """Return where bad events (r, guardrails) come from enough users, or from as many as there are."""
+        bad = state.recent_bad[:, 1]
+        exposed = (state.spread.trials[-1] + state.spread.trials[0])[:, 1, : len(EVENTS)]
+        enough = _effective_groups(bad) >= np.minimum(MIN_USERS, 0.5 * _effective_groups(exposed)) - 1e-9
+        return np.stack(
+            [
+                np.ones(len(bad), dtype=bool) if each.test is Test.MEAN else enough[:, EVENTS.index(each.signal)]
+                for each in self.guardrails
+            ],
+            -1,
+        )
+
+    def effect(self, place: int, state: State) -> Array:
+        """Return the design effects (r, scales) that the evidence of a guardrail is weighed by."""
+        guardrail = self.guardrails[place]
+        effect = state.spread.effect
+        if guardrail.test is Test.MEAN:
+            return effect[:, 1, len(EVENTS) + VALUES.index(guardrail.signal)]
+        event = EVENTS.index(guardrail.signal)
+        if guardrail.test is Test.SHARE:
+            return effect[:, 1, event]
+        # the variance of k - rho K, with a design effect of its own in each arm
+        rho = _share(state.stage.trials[:, :, event])[:, None]
+        both: Array = (1 - rho) * effect[:, 1, event] + rho * effect[:, 0, event]
+        return both
+
+    def _weights(self, state: State) -> Array:
+        """Return the design effect (r, bets) of each bet: that of the shortest window in which it can decide."""
+        columns = []
+        for place, bets in enumerate(self._bets):
+            effect = self.effect(place, state)
+            information = self._information(place, state)
+            rate = np.maximum(state.rate[:, place], 1e-9)[:, None]
+            chosen = np.repeat(effect[:, -1:], len(bets), axis=1)
+            for scale in reversed(range(SCALES - 1)):
+                needed = self.threshold * effect[:, scale, None] / (information * rate)
+                chosen = np.where(needed <= WINDOW_TICKS[scale], effect[:, scale, None], chosen)
+            columns.append(chosen)
+        return np.concatenate(columns, axis=-1)
+
+    def _weigh(self, state: State, deff: Array) -> None:
+        """Weigh by another design effect, in place; what was weighed by a smaller one is worth less by now, too."""
+        is_for = state.log_r > 0
+        state.log_r[is_for] *= np.minimum(1.0, state.deff / deff)[is_for]
+        state.deff = deff
+
+    def _information(self, place: int, state: State) -> Array:
+        """Return the nats (r, bets) that a trial adds on average where the bet is the best one."""
+        guardrail, bets = self.guardrails[place], self._bets[place]
+        if guardrail.test is Test.SHARE:
+            limit = guardrail.share_limit
+            return kl(limit + bets * limit * (1 - limit), np.array(limit))[None]
+        if guardrail.test is Test.BETWEEN:
+            rho = _share(state.stage.trials[:, :, EVENTS.index(guardrail.signal)])[:, None]
+            return np.maximum(kl(bets * rho / (1 + (bets - 1) * rho), np.clip(rho, 1e-6, 1 - 1e-6)), 1e-9)
+        levels = state.spread.levels[:, VALUES.index(guardrail.signal)]
+        n = np.maximum(levels.sum(-1), 1.0)
+        mean = (levels * LEVEL_VALUES).sum(-1) / n
+        variance = np.maximum((levels * LEVEL_VALUES**2).sum(-1) / n - mean**2, 1e-4)
+        return bets**2 * variance[:, None] / 2
+
+    def _bound(self, place: int, state: State, alpha: float) -> tuple[NDArray[Any], ...]:
+        guardrail = self.guardrails[place]
+        deff = self.effect(place, state)[:, -1]
+        if guardrail.test is Test.MEAN:
+            counts = state.stage.values[:, VALUES.index(guardrail.signal)]
+            n = counts.sum(-1)
+            total = (counts * LEVEL_VALUES).sum(-1)
+            lower, upper = mean_bounds(counts / deff[:, None], LEVEL_VALUES, alpha)
+            limit = np.full_like(n, guardrail.floor)
+            return n, total, total / np.maximum(n, 1e-9), lower, upper, limit, (n > 0) & (lower >= limit)
+        event = EVENTS.index(guardrail.signal)
+        bad, trials = state.stage.bad[:, :, event], state.stage.trials[:, :, event]
+        estimate = bad[:, 1] / np.maximum(trials[:, 1], 1e-9)
+        lower, upper = share_bounds(bad[:, 1] / deff, trials[:, 1] / deff, alpha)
+        limit = np.full_like(estimate, guardrail.share_limit)
+        if guardrail.test is Test.BETWEEN:
+            effect = state.spread.effect[:, 0, event, -1]
+            least, _ = share_bounds(bad[:, 0] / effect, trials[:, 0] / effect, alpha)
+            limit = least + guardrail.limit
+        is_passed = (trials[:, 1] > 0) & (upper <= limit)
+        if guardrail.test is Test.BETWEEN:
+            is_passed |= (trials[:, 0] == 0) & (trials[:, 1] > 0)  # nobody is left in control
+        return trials[:, 1], bad[:, 1], estimate, lower, upper, limit, is_passed
+
+
+_COLUMNS = ("trials", "bad", "estimate", "lower", "upper", "harm_limit", "is_passed")
+
+
+def _bets(guardrail: Guardrail) -> Array:
+    if guardrail.test is Test.SHARE:
+        return share_bets(guardrail.share_limit)
+    return np.array(ODDS) if guardrail.test is Test.BETWEEN else mean_bets(guardrail.floor)
+
+
+def _share(trials: Array) -> Array:
+    """Return the candidate's share (r,) of trials (r, arms)."""
+    return trials[:, 1] / np.maximum(trials.sum(-1), 1e-9)
+
+
+def _effective_groups(counts: Array) -> Array:
+    """Return how many equal groups would be as uneven as these (..., groups): inverse Simpson; 0 without counts."""
+    return counts.sum(-1) ** 2 / np.maximum((counts**2).sum(-1), 1e-12)
+
+
+def _added(total: Tick, tick: Tick) -> Tick:
+    """Add what the bounds need; the sums by group are kept by `Spread`."""
+    return msgspec.structs.replace(
+        total,
+        requests=total.requests + tick.requests,
+        trials=total.trials + tick.trials,
+        bad=total.bad + tick.bad,
+        values=total.values + tick.values,
+        new_users=total.new_users + tick.new_users,
+    )
