@@ -42,6 +42,8 @@ class Verdict(StrEnum):
 
     ADVANCE = "advance"
     HOLD = "hold"
+    REVERT = "revert"
+    """The evidence did not come in time: back to the stage before."""
     ROLLBACK = "rollback"
 
 
@@ -249,8 +251,16 @@ def step(ramp: Ramp, verdict: Verdict, now: float, *, auto_advance: bool, rollba
         return roll_back(ramp, rollback_id, now, actor="guard", reason=reason)
     if ramp.phase is not Phase.RAMPING or ramp.stage is None or ramp.baked_seconds_left(now):
         return ramp
+    if verdict is Verdict.REVERT:
+        return _enter(ramp, ramp.stage - 1, ramp.plan[ramp.stage - 1].share_percent, now) if ramp.stage else ramp
     if verdict is Verdict.HOLD:
         return replace(ramp, is_ready=False) if ramp.is_ready else ramp
+    return _pass(ramp, now, auto_advance=auto_advance)
+
+
+def _pass(ramp: Ramp, now: float, *, auto_advance: bool) -> Ramp:
+    """Return the ramp after a stage that is passed."""
+    assert ramp.stage is not None
     if ramp.is_last_stage:
         return replace(ramp, phase=Phase.PROMOTED, entered_at=now, is_ready=False)
     if auto_advance:

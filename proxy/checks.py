@@ -6,6 +6,7 @@ import ipaddress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from alerts.guardrails import check_guardrails, default_guardrails, with_overrides
 from flags.ramp import check_plan
 from proxy.backends import CrossEncoderBackend, LlmBackend, RemoteBackend
 from proxy.errors import InvalidSettings
@@ -27,6 +28,8 @@ def check(settings: Settings) -> None:
     """
     if wrong := check_plan(settings.ramp.stages):
         raise InvalidSettings(f"$.ramp.stages: {wrong}")
+    if wrong := check_guardrails(with_overrides(default_guardrails(1.0), settings.guard.guardrails)):
+        raise InvalidSettings(f"$.guard.guardrails: {wrong}")
     for role in ("control", "candidate", "fallback"):
         name = getattr(settings.arms, role)
         try:

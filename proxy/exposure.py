@@ -76,6 +76,8 @@ class Exposure(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     """HTTP status."""
     user_hash: str
+    user_group: int
+    """0 to 63, the same on every replica; says nothing of who it is."""
     user_source: str
     is_forced: bool
     documents: int

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from proxy.arms.cross_encoder import CrossEncoderArm
+from proxy.guard_gauges import export_guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,6 +20,8 @@ def export_gauges(parts: Parts, lines_lost: Callable[[], int]) -> None:
     """Export the states of *parts*, and how many log lines were lost."""
     _export_rollout(parts)
     _export_arms(parts)
+    if (guard := parts.guard) is not None:
+        export_guard(parts.telemetry, lambda: guard.report)
     gauge = parts.telemetry.gauge
 
     def failures() -> Iterable[Point]:
@@ -45,9 +48,19 @@ def _export_rollout(parts: Parts) -> None:
         record = parts.rollout.latch.record
         return [] if record is None else [(record.ramp.share_percent, {})]
 
+    def is_ready() -> float:
+        record = parts.rollout.latch.record
+        return float(record is not None and record.ramp.is_ready)
+
+    def rollbacks() -> float:
+        record = parts.rollout.latch.record
+        return record.ramp.rollbacks if record else 0
+
     gauge("rerank.flag.age", "s", "Seconds since the flag's source last confirmed its state", freshness)
     gauge("rerank.flag.share", "%", "Share of the users that the flag gives to the candidate", share)
     gauge("rerank.ramp.share", "%", "Share of the users that the rollout's record wants", wanted)
+    gauge("rerank.ramp.ready", "1", "1 while a stage is passed and waits for an operator", _one(is_ready))
+    gauge("rerank.ramp.rollbacks", "{rollback}", "Rollbacks of this rollout", _one(rollbacks))
     gauge("rerank.latch.set", "1", "1 while a rollback holds", _one(lambda: parts.rollout.latch.is_set))
 
 

@@ -11,6 +11,8 @@ from uuid import uuid4
 
 import structlog
 
+from alerts.guard import Guard
+from alerts.health import Health
 from flags.file_gate import FileGate, write_flag_file
 from flags.rollout import InvalidFlags
 from flags.store import EmbeddedValkey, connect
@@ -26,21 +28,25 @@ from proxy.errors import InvalidSettings, Overloaded
 from proxy.exchange import Exchange, SharedSpend
 from proxy.exposure import Role
 from proxy.gauges import export_gauges
+from proxy.guarding import guardrails_of, judge_of
 from proxy.keys import Keys, token_of
 from proxy.observed_share import ObservedShare
 from proxy.observers import BudgetObserver, LogObserver, Observers
 from proxy.otel import OpenTelemetry
 from proxy.otel_observer import OtelObserver
-from proxy.rollout import Rollout, flag_file
+from proxy.rollout import Replica, Rollout, flag_file
 from proxy.secrets import read_or_create
 from proxy.service import Service
 from proxy.settings import CrossEncoderBackend, LlmBackend
+from proxy.signal_observer import SignalObserver
 from proxy.stand_in import StandIn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from flags.gate import Gate
+    from flags.membership import Membership
+    from flags.ramp_control import RampControl
     from proxy.arms.base import Arm
     from proxy.settings import Backend, Settings
 
@@ -99,10 +105,12 @@ class Parts:
         self.otel = OpenTelemetry(env, self.version, self.instance_id)
         self.telemetry = OtelObserver(self.otel)
         observed = ObservedShare()
+        self.guard: Guard | None = None
         self.rollout = self._make_rollout(observed)
+        self.signals = self._make_signals()
         self.gate: Gate = self.rollout.gate
         self.exchange = self._make_exchange()
-        self.observers = Observers([BudgetObserver(self.budget), observed, self.telemetry, LogObserver()])
+        self.observers = Observers([BudgetObserver(self.budget), observed, self.signals, self.telemetry, LogObserver()])
         self.service = Service(settings, self.gate, self.rollout.latch, self.trier, self.budget, self.observers.observe)
         self.in_flight = InFlight(settings.server.max_connections)
         self.is_draining = False
@@ -113,18 +121,37 @@ class Parts:
             self.settings,
             self._make_gate(),
             self.store,
-            instance_id=self.instance_id,
-            version=self.version,
-            observed=observed,
-            is_ready=lambda: all(self.readiness().values()),
+            replica=Replica(self.instance_id, self.version, observed, lambda: all(self.readiness().values())),
             on_audit=self.telemetry.audit,
+            make_judge=self._make_guard if self.settings.guard.is_on else lambda *_: None,
+        )
+
+    def _make_guard(self, control: RampControl, membership: Membership) -> Guard:
+        self.guard = Guard(
+            prefix=self.settings.store.prefix,
+            instance_id=self.instance_id,
+            judge=judge_of(self.settings),
+            control=control,
+            lease=membership,
+            relative_ratio=guardrails_of(self.settings)["p95_relative"].limit,
+            health=Health(membership),
+        )
+        return self.guard
+
+    def _make_signals(self) -> SignalObserver:
+        limits = guardrails_of(self.settings)
+        return SignalObserver(
+            prefix=self.settings.store.prefix,
+            instance_id=self.instance_id,
+            p95_seconds=limits["p95"].limit,
+            cost_limit_dollars=limits["cost"].limit,
         )
 
     def _make_exchange(self) -> Exchange:
         spend = SharedSpend(self.budget, self.settings.store.prefix, self.instance_id)
         return Exchange(
             self.store,
-            [spend, self.rollout.control],
+            [spend, self.rollout.control, self.signals, *([self.guard] if self.guard else [])],
             self.rollout.membership,
             self.rollout.pulse,
             embedded=self.embedded,
@@ -209,6 +236,8 @@ class Parts:
         self.trier.doubt = self._make_doubt()
         self.exchange.start()
         self.rollout.start()
+        if self.guard is not None:
+            self.guard.start()
 
     def _make_doubt(self) -> Doubt:
         candidate = self.arms.get(self.settings.arms.candidate)
@@ -219,6 +248,7 @@ class Parts:
     async def close(self) -> None:
         """Close in the order of a shutdown: flush what was counted, then the clients, telemetry last. Never raises."""
         parts: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+            *([("guard", self.guard.close)] if self.guard else []),
             ("rollout", self.rollout.close),
             ("exchange", self.exchange.close),
             *((f"arm {name}", arm.close) for name, arm in self.arms.items()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
@@ -29,11 +29,21 @@ if TYPE_CHECKING:
     from flags.flag_writer import FlagWriter
     from flags.gate import Gate
     from flags.ramp import Ramp
+    from flags.reconciler import Judge
     from flags.record import AuditEntry
     from proxy.observed_share import ObservedShare
     from proxy.settings import Flag, Settings
 
 _log = structlog.get_logger(__name__)
+
+
+class Replica(NamedTuple):
+    """What one process says of itself to the others."""
+
+    instance_id: str
+    version: str
+    observed: ObservedShare
+    is_ready: Callable[[], bool]
 
 
 class Rollout:
@@ -45,17 +55,12 @@ class Rollout:
         gate: Gate,
         store: Redis,
         *,
-        instance_id: str,
-        version: str,
-        observed: ObservedShare,
-        is_ready: Callable[[], bool],
+        replica: Replica,
         on_audit: Callable[[AuditEntry], None],
+        make_judge: Callable[[RampControl, Membership], Judge | None] = lambda *_: None,
     ) -> None:
         self._settings = settings
-        self._instance_id = instance_id
-        self._version = version
-        self._observed = observed
-        self._is_ready = is_ready
+        self._replica = replica
         self._on_audit = on_audit
         self._started_at = time.time()
         prefix = settings.store.prefix
@@ -65,7 +70,7 @@ class Rollout:
         self.gate = LatchedGate(gate, self.latch, self.pulse)
         self.records = RecordStore(store, prefix, settings.ramp.audit_entries)
         self.control = RampControl(self.latch, self.records, self._audited)
-        self.membership = Membership(prefix, instance_id, self._describe)
+        self.membership = Membership(prefix, replica.instance_id, self._describe)
         self.writer = _writer(settings.flag, flag_file(settings))
         self.reconciler = Reconciler(
             control=self.control,
@@ -74,6 +79,7 @@ class Rollout:
             membership=self.membership,
             plan=settings.ramp.stages,
             auto_advance=settings.ramp.auto_advance,
+            judge=make_judge(self.control, self.membership),
         )
         self.feed = RecordFeed(store, self.records.channel, self.control)
 
@@ -101,14 +107,14 @@ class Rollout:
         return None if rollout is None else rollout.share_percent if rollout.is_enabled else 0
 
     def _describe(self) -> Member:
-        candidate, all_requests = self._observed.last_minute()
+        candidate, all_requests = self._replica.observed.last_minute()
         return Member(
-            instance_id=self._instance_id,
+            instance_id=self._replica.instance_id,
             at=time.time(),
             host=platform.node(),
             started_at=self._started_at,
-            version=self._version,
-            is_ready=self._is_ready(),
+            version=self._replica.version,
+            is_ready=self._replica.is_ready(),
             is_latched=self.latch.is_set,
             record_version=self.latch.record.version if self.latch.record else 0,
             flag_share_percent=self.effective_share_percent(),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from alerts.signals import group_of
 from flags.vocabulary import Arm, Assignment, Reason
 from proxy.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded, ProxyError
 from proxy.exposure import Exposure, Outcome, Role
@@ -268,6 +269,7 @@ def _exposure(work: _Work, gate: Gate, ranking: _Ranking, error: ProxyError | No
         model=ranking.model,
         status=error.status if error else 200,
         user_hash=work.caller.user_hash,
+        user_group=group_of(work.caller.who.context.user_id),
         user_source=work.caller.who.source,
         is_forced=work.caller.forced is not None,
         documents=len(work.call.documents),

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from alerts.guardrails import GuardrailOverride
 from flags.ramp import DEFAULT_PLAN, Stage
 from proxy.backends import Backend, CrossEncoderBackend, LlmBackend, Price, RemoteBackend
 from proxy.bounds import Count, Dollars, Pause, Port, Seconds, Section, Share
@@ -116,6 +117,17 @@ class Ramp(Section, frozen=True):
     """How many changes the audit trail keeps."""
 
 
+class Guard(Section, frozen=True):
+    """When the candidate is taken out by itself."""
+
+    is_on: bool = True
+    """False: nobody judges; a stage is passed when its time is over."""
+    alpha: Annotated[float, Meta(gt=0, le=0.5)] = 0.01
+    """Probability that any guardrail rolls a healthy candidate back, over all of the planned rollout."""
+    guardrails: tuple[GuardrailOverride, ...] = ()
+    """Other limits than `alerts.guardrails` has, by name; report only; off."""
+
+
 class Arms(Section, frozen=True):
     """Roles, bound to back ends by name."""
 
@@ -202,6 +214,7 @@ class Settings(Section, frozen=True):
     identity: Identity = Identity()
     flag: Flag = Flag()
     ramp: Ramp = Ramp()
+    guard: Guard = Guard()
     arms: Arms = Arms()
     backends: dict[str, Backend] = field(default_factory=dict)
     deadline: Deadline = Deadline()

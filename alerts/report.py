@@ -1,0 +1,32 @@
+"""What the leader found, as it is shown on every replica."""
+
+from __future__ import annotations
+
+import msgspec
+
+from alerts.verdict import Finding, HoldReason, Judgement
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest judgement and the numbers behind it."""
+
+    at: float
+    """Unix seconds of the last tick that was judged."""
+    leader: str
+    rollout: str
+    share_percent: int
+    judgement: Judgement
+    holds: list[HoldReason]
+    held_seconds: dict[str, float]
+    """Reason → how long it has lasted."""
+    findings: list[Finding]
+    findings_at: float
+    """Unix seconds when estimates and bounds were worked out; the evidence is of `at`."""
+    candidate_requests: float
+    """Of the stage."""
+    control_requests: float
+    candidate_users: float
+    relative_limit_seconds: float | None
+    """What the candidate's p95 is compared with, of control's latency; None: too little is known of it."""
+    invalid: dict[str, str]
+    """Replica → what is wrong with its counts."""

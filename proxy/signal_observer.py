@@ -1,0 +1,155 @@
+"""Counts exposures for the guard: what each means for the guardrails is said here and nowhere else.
+
+Judged is the assigned arm, whoever answered. A tester's forced request, a client's own mistake and a
+request whose arm was not the flag's free choice (a latch, a candidate that loads) count for nobody.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from alerts.guardrails import COST_CEILING, EVENTS, VALUES, Event, Value
+from alerts.histogram import bucket_of
+from alerts.signals import LEVELS, ArmSignals, Signals
+from flags.vocabulary import Arm, Reason
+from proxy.exposure import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from redis.asyncio.client import Pipeline
+
+    from proxy.exposure import Exposure
+
+_log = structlog.get_logger(__name__)
+
+_FREE = {Reason.SPLIT, Reason.TARGETED, Reason.RETIRED}
+_FAILURES = {Outcome.TIMEOUT, Outcome.ERROR, Outcome.INVALID, Outcome.OVERLOADED, Outcome.BREAKER}
+_PLACES = {event: place for place, event in enumerate(EVENTS)}
+_COST = VALUES.index(Value.COST)
+_COST_STREAM = len(EVENTS) + _COST
+_MOST_BAD_A_MINUTE = 3
+"""Of one kind from one user, that count for the tests: one user's trouble must not look like everybody's."""
+_MOST_USERS = 200_000
+"""That are remembered as seen; one more and all are forgotten."""
+
+
+class SignalObserver:
+    """Adds up what one replica sees, and tells it with the exchange of each second."""
+
+    def __init__(
+        self,
+        *,
+        prefix: str,
+        instance_id: str,
+        p95_seconds: float,
+        cost_limit_dollars: float,
+        is_split_checked: bool = True,
+    ) -> None:
+        self.key = f"{{{prefix}}}:signals"
+        self.limits_key = f"{{{prefix}}}:limits"
+        self._instance_id = instance_id
+        self._p95_seconds = p95_seconds
+        self._cost_ceiling = COST_CEILING * cost_limit_dollars
+        self._is_split_checked = is_split_checked
+        self.signals = Signals(at=0.0)
+        self.relative_limit_seconds: float | None = None
+        self._minute = 0
+        self._bad_of_user: dict[tuple[str, Event], int] = {}
+        self._users: set[str] = set()
+
+    def observe(self, exposure: Exposure) -> None:
+        """Count one."""
+        assignment = exposure.assignment
+        if exposure.is_forced or assignment.reason not in _FREE or _is_clients_mistake(exposure):
+            return
+        arm = self.signals.arms[assignment.arm is Arm.CANDIDATE]
+        arm.requests += 1
+        seconds = _seconds(exposure)
+        bucket = bucket_of(seconds)
+        arm.latency[bucket] = arm.latency.get(bucket, 0) + 1
+        if exposure.outcome is Outcome.TIMEOUT:
+            arm.timeouts += 1
+        if exposure.has_fallen_back:
+            arm.fallbacks[exposure.outcome] = arm.fallbacks.get(exposure.outcome, 0) + 1
+        self._count(arm, exposure, Event.SLOW, is_bad=seconds > self._p95_seconds)
+        if self.relative_limit_seconds is not None:
+            self._count(arm, exposure, Event.SLOW_RELATIVE, is_bad=seconds > self.relative_limit_seconds)
+        self._count(arm, exposure, Event.ERROR, is_bad=exposure.outcome in _FAILURES)
+        self._count(arm, exposure, Event.FALLBACK, is_bad=exposure.has_fallen_back)
+        self._count_cost(arm, exposure)
+        if assignment.reason is Reason.SPLIT and self._is_split_checked:
+            self._count_user(arm, exposure)
+
+    def _count(self, arm: ArmSignals, exposure: Exposure, event: Event, *, is_bad: bool) -> None:
+        place = _PLACES[event]
+        if is_bad and not self._may_count(exposure.user_hash, event, exposure.started_at):
+            return
+        arm.trials[place] += 1
+        arm.group_trials[place][exposure.user_group] += 1
+        if is_bad:
+            arm.bad[place] += 1
+            arm.group_bad[place][exposure.user_group] += 1
+
+    def _may_count(self, user_hash: str, event: Event, now: float) -> bool:
+        """Tell whether another bad event of this user may count: left out, it only makes the guard slower."""
+        if (minute := int(now // 60)) != self._minute:
+            self._minute = minute
+            self._bad_of_user.clear()
+        count = self._bad_of_user.get((user_hash, event), 0)
+        self._bad_of_user[user_hash, event] = count + 1
+        return count < _MOST_BAD_A_MINUTE
+
+    def _count_cost(self, arm: ArmSignals, exposure: Exposure) -> None:
+        dollars = exposure.cost_dollars
+        arm.dollars += dollars
+        if exposure.assignment.arm is not Arm.CANDIDATE:
+            return
+        share = max(0.0, 1 - dollars / self._cost_ceiling)
+        level = -int(-share * (LEVELS - 1) // 1)
+        levels = self.signals.values[_COST]
+        levels[level] = levels.get(level, 0) + 1
+        arm.group_trials[_COST_STREAM][exposure.user_group] += 1
+        arm.group_bad[_COST_STREAM][exposure.user_group] += level / (LEVELS - 1)
+
+    def _count_user(self, arm: ArmSignals, exposure: Exposure) -> None:
+        share = exposure.assignment.share_percent
+        if share != self.signals.share_percent or len(self._users) >= _MOST_USERS:
+            self.signals.share_percent = share
+            self._users.clear()
+        if exposure.user_hash not in self._users:
+            self._users.add(exposure.user_hash)
+            arm.new_users += 1
+
+    def ask(self, pipe: Pipeline) -> None:
+        """Tell the sums, and ask for the limit that control's latency sets."""
+        self.signals.at = time.time()
+        pipe.hset(self.key, self._instance_id, msgspec.json.encode(self.signals).decode())
+        pipe.get(self.limits_key)
+
+    def take(self, answers: Sequence[str | None]) -> None:
+        """Take the limit."""
+        text = answers[1]
+        try:
+            self.relative_limit_seconds = float(text) if text else None
+        except ValueError:
+            _log.warning("guard.limit_not_read")
+
+
+def _is_clients_mistake(exposure: Exposure) -> bool:
+    return 400 <= exposure.status < 500 and exposure.outcome is not Outcome.OVERLOADED
+
+
+def _seconds(exposure: Exposure) -> float:
+    """Return the latency that the assigned arm answers for.
+
+    A doubtful ranking is sent to the fallback on purpose, and how often is a guardrail of its own: the arm
+    answers for its own time. After a failure it answers for all of the time that the caller waited.
+    """
+    if exposure.outcome is Outcome.LOW_SCORE and exposure.attempts:
+        return exposure.attempts[0].seconds
+    return exposure.seconds
