@@ -20,6 +20,7 @@ from proxy.errors import InvalidModel, InvalidSettings
 from proxy.logs import configure_logs
 from proxy.rollout_cli import COMMANDS
 from proxy.secrets import hash_key, new_key
+from proxy.simulate_cli import simulate
 
 if TYPE_CHECKING:
     from proxy.listeners import Listener
@@ -66,7 +67,7 @@ def make_key() -> None:
     click.echo(hash_key(key))
 
 
-for _command in COMMANDS:
+for _command in (*COMMANDS, simulate):
     main.add_command(_command)
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from collections import Counter
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from alerts.guardrails import Event, Value, check_guardrails, default_guardrails, with_overrides
 from alerts.judge import Judge
 from alerts.relative_limit import ControlLatency
 from alerts.simulation.rivals import rivals
-from alerts.simulation.scenario import HOUR, InvalidScenario
+from alerts.simulation.scenario import DAY, HOUR, InvalidScenario
 from alerts.simulation.traffic import BLOCK_TICKS, Streams
 from flags.ramp import Phase, Ramp, Stage, Verdict, step
 
@@ -86,14 +90,50 @@ def guardrails_of(scenario: Scenario) -> tuple[Guardrail, ...]:
     return tuple(each for each in found if each.signal not in absent)
 
 
-def simulate(scenario: Scenario, runs: int, seed: int, on_progress: Callable[[int], None] = lambda _: None) -> Result:
-    """Return what *runs* runs came to; *on_progress* is told the ticks that are over."""
-    guardrails = guardrails_of(scenario)
-    parts = [
-        _Batch(scenario, guardrails, min(_BATCH, runs - first), seed * 1_000_003 + first, on_progress).run()
-        for first in range(0, runs, _BATCH)
-    ]
-    return _joined(scenario, guardrails, parts, runs)
+def simulate(
+    scenario: Scenario, runs: int, seed: int, *, jobs: int = 1, on_progress: Callable[[int], None] = lambda _: None
+) -> Result:
+    """Return what *runs* runs came to, whatever *jobs*, processes side by side; *on_progress* hears of ticks done.
+
+    Raises:
+        InvalidScenario: an override makes no sense.
+
+    """
+    guardrails_of(scenario)
+    sizes = [min(_BATCH, runs - first) for first in range(0, runs, _BATCH)]
+    if jobs == 1 or len(sizes) == 1:
+        return _joined([_run_batch(scenario, size, seed, n, on_progress) for n, size in enumerate(sizes)])
+    done = multiprocessing.Value("q", 0)
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("fork"), _remember, (done,)) as pool:
+        futures = [pool.submit(_run_batch, scenario, size, seed, n, None) for n, size in enumerate(sizes)]
+        told = 0
+        while not all(future.done() for future in futures):
+            wait(futures, timeout=0.5, return_when=FIRST_EXCEPTION)
+            on_progress(done.value - told)
+            told = done.value
+        return _joined([future.result() for future in futures])
+
+
+class _Shared:
+    """What a process of the pool tells its progress by."""
+
+    done: Any = None
+
+
+def _remember(done: Any) -> None:
+    _Shared.done = done
+
+
+def _tell(ticks: int) -> None:
+    with _Shared.done.get_lock():
+        _Shared.done.value += ticks
+
+
+def _run_batch(
+    scenario: Scenario, runs: int, seed: int, number: int, on_progress: Callable[[int], None] | None
+) -> Result:
+    batch = _Batch(scenario, guardrails_of(scenario), runs, seed * 1_000_003 + number, on_progress or _tell)
+    return batch.run()
 
 
 class _Batch:
@@ -112,7 +152,9 @@ class _Batch:
         self._on_progress = on_progress
         p95 = next(each.limit for each in guardrails if each.name == "p95")
         self._streams = Streams(scenario, runs, seed, p95)
-        self.judge = Judge(guardrails, scenario.seconds, ALPHA)
+        self.judge = Judge(
+            guardrails, max(DAY, scenario.seconds, sum(stage.bake_seconds for stage in scenario.plan)), ALPHA
+        )
         self._state: State = self.judge.begin(runs)
         self._control = ControlLatency.none(runs)
         self._ratio = next(each.limit for each in guardrails if each.name == "p95_relative")
@@ -136,7 +178,7 @@ class _Batch:
     def _p95_limit(self) -> float:
         return next(each.limit for each in self.judge.guardrails if each.name == "p95")
 
-    def run(self) -> _Batch:
+    def run(self) -> Result:
         """Run to the end, or until every rule has decided every run."""
         for second in range(0, self._scenario.seconds, BLOCK_TICKS):
             block = self._streams.block(second, self._shares, self._control.limit(self._ratio))
@@ -149,11 +191,21 @@ class _Batch:
             self._on_progress(BLOCK_TICKS * self._runs)
             if self.ours.is_over and all(outcome.is_over for _, outcome in self.rivals):
                 break
-        return self
+        return Result(
+            runs=self._runs,
+            seconds=self._scenario.seconds,
+            fault_second=self.fault_second,
+            threshold=self.judge.threshold,
+            guardrails=[each.name for each in self.judge.guardrails],
+            rules=[outcome.as_result() for outcome in (self.ours, *(outcome for _, outcome in self.rivals))],
+            held={reason: len(which) for reason, which in self.held.items()},
+            final_share_percent=self.final_shares,
+            trace=self.trace,
+        )
 
     def _tick(self, second: int, tick: Tick) -> None:
         settled = (second - self._entered >= _SPLIT_GRACE_TICKS).astype(float)
-        tick = msgspec.structs.replace(tick, new_users=tick.new_users * settled[:, None])
+        tick = replace(tick, new_users=tick.new_users * settled[:, None])
         self.judge.step(self._state, tick, self._shares / 100)
         if self.fault_second is not None and second >= self.fault_second:
             self._since_fault = self._since_fault + tick.requests[:, 1]
@@ -168,7 +220,8 @@ class _Batch:
         self.trace.hours.append(second / HOUR)
         self.trace.evidence.append([max(0.0, float(value)) for value in evidence[0]])
         split = self.judge.is_split_wrong(self._state)
-        self.held.setdefault("split", set()).update(np.flatnonzero(split).tolist())
+        if split.any():
+            self.held.setdefault("split", set()).update(np.flatnonzero(split).tolist())
         baked = [not ramp.baked_seconds_left(second) for ramp in self._ramps]
         if second % 600 or not any(baked):
             return
@@ -209,6 +262,15 @@ class _Outcome:
         """Whether all runs are rolled back."""
         return bool(np.isfinite(self.at_second).all())
 
+    def as_result(self) -> RuleResult:
+        """Return it as what is told."""
+        return RuleResult(
+            name=self.name,
+            at_second=self.at_second.tolist(),
+            candidate_requests=self.requests.tolist(),
+            guardrails=list(self.by),
+        )
+
     def note(self, decided: NDArray[np.bool_], second: float, since_fault: Array, by: str | list[str]) -> None:
         """Note runs that were decided now; the first time counts."""
         for run in np.flatnonzero(decided & np.isnan(self.at_second)).tolist():
@@ -217,30 +279,24 @@ class _Outcome:
             self.by[run] = by if isinstance(by, str) else by[run]
 
 
-def _joined(scenario: Scenario, guardrails: tuple[Guardrail, ...], parts: list[_Batch], runs: int) -> Result:
-    names = [part.name for part in (parts[0].ours, *(outcome for _, outcome in parts[0].rivals))]
-    outcomes = [[part.ours, *(outcome for _, outcome in part.rivals)] for part in parts]
-    held: dict[str, int] = {}
+def _joined(parts: list[Result]) -> Result:
+    """Return the runs of all *parts* as one result, the first one's trace."""
+    held: Counter[str] = Counter()
     for part in parts:
-        for reason, which in part.held.items():
-            held[reason] = held.get(reason, 0) + len(which)
-    return Result(
-        runs=runs,
-        seconds=scenario.seconds,
-        fault_second=parts[0].fault_second,
-        threshold=parts[0].judge.threshold,
-        guardrails=[each.name for each in guardrails if each.is_on],
-        rules=[_rule(name, [row[place] for row in outcomes]) for place, name in enumerate(names)],
-        held=held,
-        final_share_percent=[share for part in parts for share in part.final_shares],
-        trace=parts[0].trace,
-    )
-
-
-def _rule(name: str, outcomes: list[Any]) -> RuleResult:
-    return RuleResult(
-        name=name,
-        at_second=[float(at) for each in outcomes for at in each.at_second],
-        candidate_requests=[float(n) for each in outcomes for n in each.requests],
-        guardrails=[by for each in outcomes for by in each.by],
+        held.update(part.held)
+    rules = [
+        RuleResult(
+            name=rule.name,
+            at_second=[at for part in parts for at in part.rules[place].at_second],
+            candidate_requests=[n for part in parts for n in part.rules[place].candidate_requests],
+            guardrails=[by for part in parts for by in part.rules[place].guardrails],
+        )
+        for place, rule in enumerate(parts[0].rules)
+    ]
+    return replace(
+        parts[0],
+        runs=sum(part.runs for part in parts),
+        rules=rules,
+        held=dict(held),
+        final_share_percent=[share for part in parts for share in part.final_share_percent],
     )
