@@ -173,4 +173,4 @@ def requests_to_alarm(share: float, limit: float, threshold: float, deff: float 
     if share <= limit:
         return float("inf")
     information = float(kl(np.array(min(share, 1.0)), np.array(limit)))
-    return (threshold + np.log(len(BETS))) * deff / information
+    return float((threshold + np.log(len(BETS))) * deff / information)

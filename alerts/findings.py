@@ -35,6 +35,7 @@ def findings_of(judge: Judge, state: State) -> list[Finding]:
             Finding(
                 guardrail=guardrail.name,
                 words=guardrail.in_words(),
+                test=guardrail.test,
                 is_enforced=not guardrail.report_only,
                 is_breached=bool(breached[place]),
                 is_passed=bool(bounds.is_passed[0, place]),

@@ -23,8 +23,8 @@ from alerts.findings import findings_of
 from alerts.guard_state import Saved, core_tick, pack_spread, restored, saved_of, unpack_spread
 from alerts.health import TICK_SECONDS, Health
 from alerts.relative_limit import ControlLatency, as_counts
-from alerts.report import Report
-from alerts.signals import InvalidSignals, Signals, latency_since, no_tick, tick_of
+from alerts.report import Evidence, Report
+from alerts.signals import Example, InvalidSignals, Signals, latency_since, no_tick, tick_of
 from alerts.verdict import HoldReason, Judgement, judge
 from flags.ramp import Phase, Verdict
 from flags.ramp_control import By
@@ -47,6 +47,7 @@ _FINDINGS_SECONDS = 10.0
 _SPREAD_TICKS = 60
 _SPLIT_GRACE_TICKS = 5
 _FORGOTTEN_SECONDS = 3600.0
+_EXAMPLES = 5
 
 _SAVE = """
 local version = redis.call('HGET', KEYS[1], 'version') or '0'
@@ -152,7 +153,10 @@ class Guard:
         del ramp
         if self.report is None or time.monotonic() - self._judged_at > 5 * TICK_SECONDS:
             return Verdict.HOLD, HoldReason.STORE_AWAY.value
-        return self.report.judgement.verdict, self.report.judgement.reason
+        judgement = self.report.judgement
+        if judgement.verdict is Verdict.ROLLBACK:  # which the guard does itself, with its evidence
+            return Verdict.HOLD, judgement.reason
+        return judgement.verdict, judgement.reason
 
     def _tick(self, work: _Work, told: dict[str, str]) -> None:
         record = self._control.latch.record
@@ -189,11 +193,12 @@ class Guard:
         state = copy.deepcopy(work.state)
         findings = await asyncio.to_thread(findings_of, self._judge, state)
         judgement = judge(findings, report.holds, extended_stages=extended_stages(record.ramp, time.time()))
-        self.report = replace(self.report or report, findings=findings, findings_at=time.time(), judgement=judgement)
+        self.report = replace(self.report or report, findings=findings, findings_at=time.time())
         if judgement.verdict is not Verdict.ROLLBACK or record.is_rolled_back or not record.ramp.share_percent:
             return
         _log.error("guardrail.breached", guardrail=judgement.finding.guardrail if judgement.finding else "")
-        evidence = msgspec.json.encode(judgement.finding).decode()
+        evidence = msgspec.json.encode(work.evidence(judgement, self.report)).decode()
+        self._on_report(replace(self.report, judgement=judgement))
         by = By(actor="guard", through=Through.GUARD, reason=judgement.reason, evidence=evidence)
         await self._control.roll_back(by)
 
@@ -210,11 +215,13 @@ class _Work:
         self.rollout, self.share_percent, self.ticks = "", -1, 0
         self.held_ticks: dict[str, int] = {}
         self.idle_ticks = 0
+        self.users = 0.0
         self.state: State = judge.begin()
         self._is_new = state is None
         self._limit = ""
         self._at: dict[str, float] = {}
         self.invalid: dict[str, str] = {}
+        self.examples: dict[str, list[Example]] = {}
         if state is not None:
             self._restore(msgspec.json.decode(state, type=Saved), spread)
 
@@ -222,7 +229,7 @@ class _Work:
         self.state = restored(saved, self._judge)
         self.cursors = dict(saved.cursors)
         self.rollout, self.share_percent, self.ticks = saved.rollout, saved.share_percent, saved.ticks
-        self.held_ticks, self.idle_ticks = dict(saved.held_ticks), saved.idle_ticks
+        self.held_ticks, self.idle_ticks, self.users = dict(saved.held_ticks), saved.idle_ticks, saved.users
         if spread:
             unpack_spread(spread, self.state, self.control)
 
@@ -237,6 +244,7 @@ class _Work:
             ticks=self.ticks,
             held_ticks=self.held_ticks,
             idle_ticks=self.idle_ticks,
+            users=self.users,
         )
         before, self._version = self._version, self._version + 1
         spread = pack_spread(self.state, self.control) if self.ticks % _SPREAD_TICKS == 1 else ""
@@ -249,6 +257,7 @@ class _Work:
         for name in old:
             self._at.pop(name)
             self.cursors.pop(name, None)
+            self.examples.pop(name, None)
         return old
 
     def follow(self, record: RampRecord) -> None:
@@ -261,7 +270,7 @@ class _Work:
         elif ramp.share_percent != self.share_percent:
             self._judge.enter_stage(self.state)
         if (rollout, ramp.share_percent) != (self.rollout, self.share_percent):
-            self.rollout, self.share_percent, self.ticks = rollout, ramp.share_percent, 0
+            self.rollout, self.share_percent, self.ticks, self.users = rollout, ramp.share_percent, 0, 0.0
 
     def read(self, told: dict[str, str], now: float) -> Tick:
         """Return what all replicas added since the last tick, and move the cursors."""
@@ -272,6 +281,7 @@ class _Work:
             try:
                 signals = msgspec.json.decode(text, type=Signals)
                 self._at[name] = signals.at
+                self.examples[name] = signals.examples
                 before = self.cursors.get(name)
                 if before is None and self._is_new:
                     before = signals  # what was before the guard's time is nobody's tick
@@ -291,6 +301,7 @@ class _Work:
         """Take one tick into the detectors, and return what of the counts themselves says to wait."""
         ramp = record.ramp
         replicas = max(1, sum(now - at < 3 * TICK_SECONDS for at in self._at.values()))
+        self.users += float(tick.new_users[0, 1])
         weight = 1 / replicas if self.ticks >= _SPLIT_GRACE_TICKS else 0.0
         if not ramp.is_rolled_back:
             tick = replace(tick, new_users=tick.new_users * weight)
@@ -310,6 +321,17 @@ class _Work:
         found += [HoldReason.NO_TRAFFIC] if self.idle_ticks > 60 else []
         return found
 
+    def evidence(self, judgement: Judgement, report: Report) -> Evidence:
+        """Return what is kept with a rollback."""
+        examples = sorted((each for found in self.examples.values() for each in found), key=lambda each: -each.at)
+        return Evidence(
+            finding=judgement.finding,
+            candidate_requests=report.candidate_requests,
+            candidate_users=report.candidate_users,
+            stage_seconds=float(self.ticks),
+            examples=examples[:_EXAMPLES],
+        )
+
     def report(
         self, before: Report | None, leader: str, record: RampRecord, holds: list[HoldReason], now: float
     ) -> Report:
@@ -318,6 +340,9 @@ class _Work:
         judgement = judge(findings, holds, extended_stages=extended_stages(record.ramp, now))
         if not findings and judgement.verdict is Verdict.ADVANCE:
             judgement = Judgement(verdict=Verdict.HOLD, reason="not judged yet", hold=HoldReason.INCONCLUSIVE)
+        if not self.share_percent:  # nobody has the candidate: there is nothing to judge
+            reason = "rolled back" if record.is_rolled_back else "nobody has the candidate"
+            judgement = Judgement(verdict=Verdict.HOLD, reason=reason)
         reasons = [*holds, *([judgement.hold] if judgement.hold is HoldReason.INCONCLUSIVE else [])]
         self.held_ticks = {each.value: self.held_ticks.get(each.value, 0) + 1 for each in reasons}
         stage = self.state.stage
@@ -335,7 +360,7 @@ class _Work:
             findings_at=before.findings_at if before and before.rollout == self.rollout else 0.0,
             candidate_requests=float(stage.requests[0, 1]),
             control_requests=float(stage.requests[0, 0]),
-            candidate_users=float(stage.new_users[0, 1]),
+            candidate_users=self.users,
             relative_limit_seconds=float(self._limit) if self._limit else None,
             invalid=dict(self.invalid),
         )

@@ -43,6 +43,8 @@ class Saved(msgspec.Struct, kw_only=True):
     values: list[list[float]]
     held_ticks: dict[str, int] = {}
     idle_ticks: int = 0
+    users: float = 0.0
+    """First seen in the stage, on any replica."""
     cursors: dict[str, Signals] = {}
     """By replica: the sums that were judged. Without the sums by group and the latencies."""
 

@@ -86,7 +86,7 @@ class Guardrail(msgspec.Struct, frozen=True, kw_only=True):
 
     def in_words(self) -> str:
         """Return what must hold."""
-        return self.words.format(limit=f"{self.limit:g}", percent=f"{self.limit:.3g}", share=f"{self.limit:.1%}")
+        return self.words.format(limit=f"{self.limit:g}", share=f"{self.limit * 100:.3g} %")
 
 
 class GuardrailOverride(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

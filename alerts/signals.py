@@ -59,6 +59,18 @@ class ArmSignals(msgspec.Struct, kw_only=True):
     """Bad events, or the sum of the values."""
 
 
+class Example(msgspec.Struct, frozen=True, kw_only=True):
+    """A request of the candidate that went badly, for those who want to look at one."""
+
+    at: float
+    """Unix seconds."""
+    request_id: str
+    trace_id: str
+    """Empty: the caller sent no trace context."""
+    seconds: float
+    outcome: str
+
+
 class Signals(msgspec.Struct, kw_only=True):
     """What one replica tells: sums since it started."""
 
@@ -69,6 +81,8 @@ class Signals(msgspec.Struct, kw_only=True):
     arms: tuple[ArmSignals, ArmSignals] = msgspec.field(default_factory=lambda: (ArmSignals(), ArmSignals()))
     values: list[dict[int, int]] = msgspec.field(default_factory=lambda: [{} for _ in VALUES])
     """By `VALUES`: level → observations."""
+    examples: list[Example] = []
+    """The newest ones."""
 
 
 class Tick(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,15 +8,20 @@ every guardrail passed                       advance (the ramp waits for the sta
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from alerts.guardrails import Test
 from flags.ramp import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+_LOG_10 = math.log(10)
 
 
 class HoldReason(StrEnum):
@@ -57,6 +62,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     guardrail: str
     words: str
     """What must hold."""
+    test: Test
     is_enforced: bool
     is_breached: bool
     is_passed: bool
@@ -113,9 +119,14 @@ def judge(
 
 def sentence(finding: Finding) -> str:
     """Return the evidence in one sentence."""
-    odds = finding.evidence / 2.302585
-    return (
-        f"{finding.guardrail}: must hold that {finding.words}; seen {finding.bad:g} of {finding.trials:g} "
-        f"({finding.estimate:.3g}, from {finding.lower:.3g} to {finding.upper:.3g}, limit {finding.limit:.3g}); "
-        f"evidence 10^{odds:.1f} of 10^{finding.threshold / 2.302585:.1f}"
-    )
+    about = f"{finding.bad:g} of {finding.trials:g}"
+    match finding.test:
+        case Test.SHARE:
+            seen = f"{about} ({finding.estimate:.1%}, surely over {finding.lower:.1%})"
+        case Test.BETWEEN:
+            seen = f"{about} ({finding.estimate:.2%}; {finding.limit:.2%} would do)"
+        case _:
+            seen = f"{finding.estimate:.3f} on average of {finding.trials:g}, surely under {finding.upper:.3f}"
+            seen += f" (the floor is {finding.limit:.3f})"
+    powers = f"10^{finding.evidence / _LOG_10:.1f}, where 10^{finding.threshold / _LOG_10:.1f} is enough"
+    return f"{finding.guardrail}: {seen}, but it must hold that {finding.words}; evidence {powers}"

@@ -73,6 +73,8 @@ class Rollback(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     from_share_percent: int
     request_id: str = ""
+    evidence: str = ""
+    """The numbers that decided, as JSON; empty where a person did."""
 
 
 class Ramp(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,12 +175,17 @@ def hold(ramp: Ramp, now: float) -> Ramp:
     return ramp if ramp.phase is Phase.HELD else replace(ramp, phase=Phase.HELD, entered_at=now, is_ready=False)
 
 
-def roll_back(ramp: Ramp, rollback_id: str, now: float, *, actor: str, reason: str) -> Ramp:
+def roll_back(ramp: Ramp, rollback_id: str, now: float, *, actor: str, reason: str, evidence: str = "") -> Ramp:
     """Return the ramp rolled back; from any phase, and once only: a second one changes nothing."""
     if ramp.is_rolled_back:
         return ramp
     record = Rollback(
-        rollback_id=rollback_id, at=now, actor=actor, reason=reason, from_share_percent=ramp.share_percent
+        rollback_id=rollback_id,
+        at=now,
+        actor=actor,
+        reason=reason,
+        from_share_percent=ramp.share_percent,
+        evidence=evidence,
     )
     return replace(
         ramp,

@@ -115,6 +115,7 @@ class RampControl:
             reason=by.reason,
             from_share_percent=record.ramp.share_percent if record else 0,
             request_id=by.request_id,
+            evidence=by.evidence,
         )
         self.latch.decide(rollback)
         await self.deliver(by)

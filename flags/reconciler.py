@@ -19,7 +19,7 @@ from redis.exceptions import RedisError
 from flags.flag_writer import FlagMoved, FlagNotWritten, FlagShare
 from flags.ramp import Phase, Verdict, adopt, step
 from flags.ramp_control import By
-from flags.record import RampRecord, Through, changed, record_from_flag, title_of
+from flags.record import REVERTED_BY, RampRecord, Through, changed, record_from_flag, title_of
 
 if TYPE_CHECKING:
     from flags.flag_writer import FlagWriter
@@ -48,6 +48,12 @@ class TimeAlone:
         """Return that it goes on."""
         del ramp
         return Verdict.ADVANCE, "the stage's time is over"
+
+
+def _action(verdict: Verdict, ramp: Ramp) -> str:
+    if verdict is Verdict.REVERT:
+        return "revert"
+    return "promote" if ramp.phase is Phase.PROMOTED else "ready" if ramp.is_ready else "advance"
 
 
 class Reconciler:
@@ -151,7 +157,8 @@ class Reconciler:
         if time.monotonic() < self._retry_at:
             return
         ramp = record.ramp
-        by = By(actor=record.actor, through=Through.API, reason=record.reason)
+        through = Through.GUARD if record.actor == "guard" else Through.API
+        by = By(actor=record.actor, through=through, reason=record.reason)
         if self._writer is None:
             found = self._seen()
             if found is not None and found.share_percent == ramp.share_percent:
@@ -215,9 +222,10 @@ class Reconciler:
         if ramp.is_rolled_back:
             await self._control.roll_back(By(actor="guard", through=Through.GUARD, reason=reason))
             return
-        action = "promote" if ramp.phase is Phase.PROMOTED else "ready" if ramp.is_ready else "advance"
-        after = changed(record, ramp, actor="time", reason=reason)
-        await self._control.settle(record, after, action, By(actor="time", through=Through.TIME, reason=reason))
+        action = _action(verdict, ramp)
+        actor, through = (REVERTED_BY, Through.GUARD) if verdict is Verdict.REVERT else ("time", Through.TIME)
+        after = changed(record, ramp, actor=actor, reason=reason)
+        await self._control.settle(record, after, action, By(actor=actor, through=through, reason=reason))
 
     def _seen(self) -> FlagShare | None:
         """Return what this replica's gate knows; None while it does not know the newest."""

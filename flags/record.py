@@ -22,6 +22,9 @@ _REMEMBERED_REQUESTS = 64
 ROLLED_BACK = "rolled back "
 """How a strategy's title begins after a rollback; its id follows."""
 
+REVERTED_BY = "guard"
+"""The actor of a record that went back a stage for want of evidence."""
+
 
 class Through(StrEnum):
     """By which way a change came."""
@@ -163,5 +166,12 @@ def with_rollback(record: RampRecord, rollback: Rollback, now: float) -> RampRec
     """Return *record* rolled back as a replica has decided; the same object if it was rolled back since."""
     if record.is_rolled_back:
         return record
-    ramp = roll_back(record.ramp, rollback.rollback_id, now, actor=rollback.actor, reason=rollback.reason)
+    ramp = roll_back(
+        record.ramp,
+        rollback.rollback_id,
+        now,
+        actor=rollback.actor,
+        reason=rollback.reason,
+        evidence=rollback.evidence,
+    )
     return changed(record, ramp, actor=rollback.actor, reason=rollback.reason, request_id=rollback.request_id)

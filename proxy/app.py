@@ -17,6 +17,7 @@ from proxy.identity import BodyReader
 from proxy.routes.control import control_routes
 from proxy.routes.data import RANKING_PATHS, data_routes
 from proxy.routes.docs import PlainPage
+from proxy.routes.guard import guard_routes
 from proxy.routes.probes import PROBE_PATHS, client_routes, probe_routes
 from proxy.routes.rollout import rollout_routes
 from proxy.visit import Speaker, Visit, Visits, visit_of
@@ -61,7 +62,7 @@ def create_data_app(parts: Parts) -> Litestar:
 
 def create_control_app(parts: Parts) -> Litestar:
     """Return the control plane."""
-    routes = [*control_routes(), *rollout_routes(), *probe_routes()]
+    routes = [*control_routes(), *rollout_routes(), *guard_routes(), *probe_routes()]
     return _create(
         parts,
         "rerank-canary control plane",

@@ -17,6 +17,7 @@ from rich.text import Text
 from flags.store import StoreNotStarted
 from proxy.configuration import load
 from proxy.errors import InvalidModel, InvalidSettings
+from proxy.guard_cli import GUARD_COMMANDS
 from proxy.logs import configure_logs
 from proxy.rollout_cli import COMMANDS
 from proxy.secrets import hash_key, new_key
@@ -67,7 +68,7 @@ def make_key() -> None:
     click.echo(hash_key(key))
 
 
-for _command in (*COMMANDS, simulate):
+for _command in (*COMMANDS, *GUARD_COMMANDS, simulate):
     main.add_command(_command)
 
 

@@ -60,6 +60,16 @@ class SharedSpend:
         return sum(others, Spend())
 
 
+class _Nobody:
+    """Stands for one that could not ask, and takes whatever the half of its questions got."""
+
+    def ask(self, pipe: Pipeline) -> None:
+        """Ask nothing."""
+
+    def take(self, answers: Sequence[Any]) -> None:
+        """Take it."""
+
+
 class Exchange:
     """The one round trip of a second, for all who have something to tell or to ask."""
 
@@ -124,14 +134,25 @@ class Exchange:
 
     async def _round_trip(self) -> None:
         async with self._store.pipeline(transaction=False) as pipe:
-            ends: list[int] = []
+            asked: list[tuple[Exchanged, int]] = []
             for each in self._exchanged:
-                each.ask(pipe)
-                ends.append(len(pipe))
+                try:
+                    each.ask(pipe)
+                except Exception:  # noqa: BLE001 - a fault of one must not silence the others: who leads, who latched
+                    _log.exception("exchange.not_asked", part=type(each).__name__)
+                    asked.append((_Nobody(), len(pipe)))
+                else:
+                    asked.append((each, len(pipe)))
             answers = await pipe.execute()
-        begins = [0, *ends[:-1]]
-        for each, begin, end in zip(self._exchanged, begins, ends, strict=True):
-            each.take(answers[begin:end])
+        begin = 0
+        for each, end in asked:
+            try:
+                each.take(answers[begin:end])
+            except (RedisError, msgspec.MsgspecError):
+                raise
+            except Exception:  # noqa: BLE001 - likewise
+                _log.exception("exchange.not_taken", part=type(each).__name__)
+            begin = end
 
     async def _revive(self, embedded: EmbeddedValkey) -> None:
         try:

@@ -11,6 +11,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from flags.ramp import Verdict
 from flags.vocabulary import Reason
 from proxy.exposure import Attempt, Exposure, Outcome, Role
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.util.types import AttributeValue
 
+    from alerts.report import Report
     from flags.record import AuditEntry
     from proxy.otel import OpenTelemetry
 
@@ -74,6 +76,9 @@ class OtelObserver:
             "gen_ai.client.token.usage", "{token}", "Tokens of the language model"
         )
         self._changes = meter.create_counter("rerank.ramp.changes", "{change}", "Changes of the rollout's record")
+        self._verdicts = meter.create_counter("rerank.guard.verdicts", "{verdict}", "Changes of the guard's verdict")
+        self._judgement = ("", "")
+        self._deliveries = meter.create_counter("rerank.alerts.deliveries", "{delivery}", "Alerts told, or not")
         self._http = meter.create_histogram("http.server.request.duration", "s", "HTTP requests by route")
         self._tracer = telemetry.traces.get_tracer("rerank-canary") if telemetry.traces else None
         self._events = telemetry.logs.get_logger("rerank-canary") if telemetry.logs else None
@@ -101,6 +106,28 @@ class OtelObserver:
         if about.status >= 500:
             labels["error.type"] = about.error_code or str(about.status)
         self._http.record(seconds, labels)
+
+    def judged(self, report: Report) -> None:
+        """Take note of a verdict that is another one than before."""
+        judgement = report.judgement
+        about = (judgement.verdict.value, judgement.hold.value if judgement.hold else "")
+        if about == self._judgement:
+            return
+        self._judgement = about
+        labels = {"rerank.verdict": about[0], "rerank.hold.reason": about[1]}
+        self._verdicts.add(1, labels)
+        if self._events is not None:
+            is_rollback = judgement.verdict is Verdict.ROLLBACK
+            self._events.emit(
+                timestamp=int(report.at * _NS),
+                severity_number=SeverityNumber.ERROR if is_rollback else SeverityNumber.INFO,
+                event_name="rerank.guard.verdict",
+                attributes=labels | {"rerank.guard.reason": judgement.reason},
+            )
+
+    def delivery(self, receiver: str, outcome: str) -> None:
+        """Take note of an alert that a receiver was told, or was not."""
+        self._deliveries.add(1, {"rerank.alerts.receiver": receiver, "rerank.outcome": outcome})
 
     def audit(self, entry: AuditEntry) -> None:
         """Take note of a change of the rollout."""

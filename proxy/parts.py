@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 from uuid import uuid4
 
 import structlog
@@ -17,6 +16,7 @@ from flags.file_gate import FileGate, write_flag_file
 from flags.rollout import InvalidFlags
 from flags.store import EmbeddedValkey, connect
 from flags.unleash import UnleashGate
+from proxy.alerting import Alerting
 from proxy.arms.cross_encoder import CrossEncoderArm
 from proxy.arms.llm import LlmArm
 from proxy.arms.remote import RemoteArm
@@ -110,6 +110,15 @@ class Parts:
         self.signals = self._make_signals()
         self.gate: Gate = self.rollout.gate
         self.exchange = self._make_exchange()
+        self.alerting = Alerting(
+            settings,
+            self.store,
+            rollout=self.rollout,
+            guard=self.guard,
+            budget=self.budget,
+            store_error=lambda: self.exchange.error,
+            on_delivery=self.telemetry.delivery,
+        )
         self.observers = Observers([BudgetObserver(self.budget), observed, self.signals, self.telemetry, LogObserver()])
         self.service = Service(settings, self.gate, self.rollout.latch, self.trier, self.budget, self.observers.observe)
         self.in_flight = InFlight(settings.server.max_connections)
@@ -135,6 +144,7 @@ class Parts:
             lease=membership,
             relative_ratio=guardrails_of(self.settings)["p95_relative"].limit,
             health=Health(membership),
+            on_report=self.telemetry.judged,
         )
         return self.guard
 
@@ -238,6 +248,7 @@ class Parts:
         self.rollout.start()
         if self.guard is not None:
             self.guard.start()
+        self.alerting.start()
 
     def _make_doubt(self) -> Doubt:
         candidate = self.arms.get(self.settings.arms.candidate)
@@ -248,6 +259,7 @@ class Parts:
     async def close(self) -> None:
         """Close in the order of a shutdown: flush what was counted, then the clients, telemetry last. Never raises."""
         parts: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+            ("alerting", self.alerting.close),
             *([("guard", self.guard.close)] if self.guard else []),
             ("rollout", self.rollout.close),
             ("exchange", self.exchange.close),
@@ -284,42 +296,6 @@ class Parts:
         order = (Role.CANDIDATE, Role.CONTROL, Role.FALLBACK)
         names = [self.trier.arms[role].arm.model for role in order if role in self.trier.arms]
         return list(dict.fromkeys(names))
-
-    def status(self) -> dict[str, Any]:
-        """Return what an operator asks first."""
-        now = time.time()
-        state = self.gate.state
-        spend = self.budget.last_hour(now)
-        return {
-            "version": self.version,
-            "instance_id": self.instance_id,
-            "flag": {
-                "key": state.flag,
-                "source": state.source,
-                "rollout": state.rollout,
-                "age_seconds": state.age_seconds(now),
-                "error": state.error,
-            },
-            "rollout": self.rollout.status(),
-            "roles": {
-                role.value: {
-                    "model": bound.arm.model,
-                    "is_ready": bound.arm.is_ready,
-                    "is_breaker_open": bound.breaker.is_open,
-                }
-                for role, bound in self.trier.arms.items()
-            },
-            "fallback": {
-                "statistic": self.trier.doubt.statistic,
-                "threshold": self.trier.doubt.threshold,
-                "last_hour": spend,
-                "budget_exceeded": self.budget.exceeded(now),
-                "without_a_price": [a.model for a in self.arms.values() if isinstance(a, LlmArm) and not a.has_price],
-            },
-            "store": {"embedded": self.embedded is not None, "error": self.exchange.error},
-            "in_flight": self.in_flight.count,
-            "checks": self.readiness(),
-        }
 
 
 def _kind(backend: Backend) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _out = Console()
 _errors = Console(stderr=True)
+_LATE_SECONDS = 10
 _PHASES = {
     "ramping": "[cyan]ramping[/]",
     "held": "[yellow]held[/]",
@@ -33,7 +34,7 @@ _PHASES = {
 }
 
 
-def _command(name: str, words: str, *options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], click.Command]:
+def command(name: str, words: str, *options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], click.Command]:
     """Return a decorator that makes a command with what all of them take."""
 
     def make(function: Callable[..., None]) -> click.Command:
@@ -64,12 +65,12 @@ _yes = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 _force = click.option("--force", is_flag=True, help="Do it although the plan says otherwise.")
 
 
-@_command("status", "Show where the rollout is.")
+@command("status", "Show where the rollout is.")
 def status(plane: ControlPlane, *, as_json: bool) -> None:
     """Show it."""
     found = plane.get("/status")
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     rollout, flag = found["rollout"], found["flag"]
     table = Table.grid(padding=(0, 2))
@@ -101,6 +102,7 @@ def _summary(rollout: dict[str, Any], flag: dict[str, Any], found: dict[str, Any
     if rollout["flag_is_behind"]:
         rows.append(("", f"[yellow]the flag does not say it yet[/]{_red(rollout['flag_error'])}"))
     rows.append(("latch", _latch(rollout["latch"])))
+    rows.append(("guard", _guard(found["guard"])))
     rows.append(
         ("store", "[green]ok[/]" if not found["store"]["error"] else f"degraded{_red(found['store']['error'])}")
     )
@@ -117,6 +119,15 @@ def _latch(latch: dict[str, Any]) -> str:
     )
     text += "" if latch["is_delivered"] else "  [yellow](the store does not know it yet)[/]"
     return text + (f"  cools down for {words(cools)}" if cools else "  may be re-armed")
+
+
+def _guard(guard: dict[str, Any] | None) -> str:
+    if guard is None:
+        return "[yellow]off, or nothing was judged yet[/]"
+    age = guard["judged_seconds_ago"]
+    late = f"  [red]judged {words(age)} ago[/]" if age > _LATE_SECONDS else ""
+    nobody = "" if guard["receivers"] else "  [yellow](nobody would be told: no receivers)[/]"
+    return f"{guard['verdict']}: {escape(guard['reason'])}{late}{nobody}"
 
 
 def _replicas(rollout: dict[str, Any]) -> Table:
@@ -139,7 +150,7 @@ def _replicas(rollout: dict[str, Any]) -> Table:
     return table
 
 
-@_command(
+@command(
     "ramp", "Move the share to a stage of the plan.", click.argument("share_percent", type=int), _reason, _force, _yes
 )
 def ramp(plane: ControlPlane, *, share_percent: int, reason: str, force: bool, yes: bool, as_json: bool) -> None:
@@ -148,27 +159,27 @@ def ramp(plane: ControlPlane, *, share_percent: int, reason: str, force: bool, y
     _show(plane.order("/ramp", share_percent=share_percent, reason=reason, force=force), as_json=as_json)
 
 
-@_command("advance", "Move the share to the next stage.", _reason, _force, _yes)
+@command("advance", "Move the share to the next stage.", _reason, _force, _yes)
 def advance(plane: ControlPlane, *, reason: str, force: bool, yes: bool, as_json: bool) -> None:
     """Move it."""
     _ask("Move to the next stage?", yes=yes)
     _show(plane.order("/advance", reason=reason, force=force), as_json=as_json)
 
 
-@_command("hold", "Stay where it is; a rollback still works.", _reason)
+@command("hold", "Stay where it is; a rollback still works.", _reason)
 def hold(plane: ControlPlane, *, reason: str, as_json: bool) -> None:
     """Stay."""
     _show(plane.order("/hold", reason=reason), as_json=as_json)
 
 
-@_command("rollback", "Take the candidate out, everywhere, now.", _reason, _yes)
+@command("rollback", "Take the candidate out, everywhere, now.", _reason, _yes)
 def rollback(plane: ControlPlane, *, reason: str, yes: bool, as_json: bool) -> None:
     """Take it out."""
     _ask("Take the candidate out for all users?", yes=yes)
     _show(plane.order("/rollback", reason=reason), as_json=as_json)
 
 
-@_command(
+@command(
     "rearm",
     "End a rollback; the share stays 0 until it is ramped.",
     click.option("--reason", required=True, help="Why it is safe now."),
@@ -182,7 +193,7 @@ def rearm(plane: ControlPlane, *, reason: str, fresh_users: bool, force: bool, y
     _show(plane.order("/rearm", reason=reason, fresh_users=fresh_users, force=force), as_json=as_json)
 
 
-@_command("retire", "Make the old arm a fallback only.", _reason, _force, _yes)
+@command("retire", "Make the old arm a fallback only.", _reason, _force, _yes)
 def retire(plane: ControlPlane, *, reason: str, force: bool, yes: bool, as_json: bool) -> None:
     """Retire it."""
     _ask("Give every user to the candidate for good?", yes=yes)
@@ -199,12 +210,12 @@ _CAN_GO = """The old arm is a fallback only now. What can go:
 What stays: [fallback], its budget, and `rerank-canary rollback`, which brings the old arm back at once."""
 
 
-@_command("history", "Show who changed what, when and why.", click.option("--count", default=20, show_default=True))
+@command("history", "Show who changed what, when and why.", click.option("--count", default=20, show_default=True))
 def history(plane: ControlPlane, *, count: int, as_json: bool) -> None:
     """Show it."""
     found = plane.get("/history", count=count)
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     table = Table()
     for name in ("when", "who", "through", "what", "from", "to", "why"):
@@ -213,9 +224,7 @@ def history(plane: ControlPlane, *, count: int, as_json: bool) -> None:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["at"]))
         colour = "red" if entry["rollback_id"] else "default"
         shares = (_percent(entry["from_share_percent"]), _percent(entry["to_share_percent"]))
-        why = " ".join(
-            part for part in (entry["reason"], entry["rollback_id"], entry["evidence"], _event(entry)) if part
-        )
+        why = " ".join(part for part in (entry["reason"], entry["rollback_id"], _event(entry)) if part)
         table.add_row(
             when, escape(entry["actor"]), entry["through"], f"[{colour}]{entry['action']}[/]", *shares, escape(why)
         )
@@ -236,7 +245,7 @@ def _ask(question: str, *, yes: bool) -> None:
 
 def _show(outcome: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        _print_json(outcome)
+        print_json(outcome)
         return
     phase = _PHASES.get(outcome["phase"] or "", "no record")
     rollback_id = f"  {outcome['rollback_id']}" if outcome["rollback_id"] else ""
@@ -245,7 +254,8 @@ def _show(outcome: dict[str, Any], *, as_json: bool) -> None:
         _errors.print(warning, style="yellow", highlight=False, markup=False)
 
 
-def _print_json(found: object) -> None:
+def print_json(found: object) -> None:
+    """Print what programs read."""
     click.echo(json.dumps(found, indent=2))
 
 

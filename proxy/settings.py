@@ -15,6 +15,7 @@ from alerts.guardrails import GuardrailOverride
 from flags.ramp import DEFAULT_PLAN, Stage
 from proxy.backends import Backend, CrossEncoderBackend, LlmBackend, Price, RemoteBackend
 from proxy.bounds import Count, Dollars, Pause, Port, Seconds, Section, Share
+from proxy.receivers import Alerts
 from proxy.secrets import Secret
 
 __all__ = ["Backend", "CrossEncoderBackend", "LlmBackend", "Price", "RemoteBackend", "Settings"]
@@ -215,6 +216,7 @@ class Settings(Section, frozen=True):
     flag: Flag = Flag()
     ramp: Ramp = Ramp()
     guard: Guard = Guard()
+    alerts: Alerts = Alerts()
     arms: Arms = Arms()
     backends: dict[str, Backend] = field(default_factory=dict)
     deadline: Deadline = Deadline()

@@ -14,7 +14,7 @@ import structlog
 
 from alerts.guardrails import COST_CEILING, EVENTS, VALUES, Event, Value
 from alerts.histogram import bucket_of
-from alerts.signals import LEVELS, ArmSignals, Signals
+from alerts.signals import LEVELS, ArmSignals, Example, Signals
 from flags.vocabulary import Arm, Reason
 from proxy.exposure import Outcome
 
@@ -34,6 +34,7 @@ _COST = VALUES.index(Value.COST)
 _COST_STREAM = len(EVENTS) + _COST
 _MOST_BAD_A_MINUTE = 3
 """Of one kind from one user, that count for the tests: one user's trouble must not look like everybody's."""
+_EXAMPLES = 3
 _MOST_USERS = 200_000
 """That are remembered as seen; one more and all are forgotten."""
 
@@ -82,6 +83,8 @@ class SignalObserver:
         self._count(arm, exposure, Event.ERROR, is_bad=exposure.outcome in _FAILURES)
         self._count(arm, exposure, Event.FALLBACK, is_bad=exposure.has_fallen_back)
         self._count_cost(arm, exposure)
+        if assignment.arm is Arm.CANDIDATE and (exposure.outcome in _FAILURES or seconds > self._p95_seconds):
+            self._keep_example(exposure, seconds)
         if assignment.reason is Reason.SPLIT and self._is_split_checked:
             self._count_user(arm, exposure)
 
@@ -115,6 +118,17 @@ class SignalObserver:
         levels[level] = levels.get(level, 0) + 1
         arm.group_trials[_COST_STREAM][exposure.user_group] += 1
         arm.group_bad[_COST_STREAM][exposure.user_group] += level / (LEVELS - 1)
+
+    def _keep_example(self, exposure: Exposure, seconds: float) -> None:
+        trace_id = (exposure.traceparent or "").split("-")[1:2]
+        example = Example(
+            at=exposure.started_at,
+            request_id=exposure.request_id,
+            trace_id=trace_id[0] if trace_id else "",
+            seconds=round(seconds, 6),
+            outcome=exposure.outcome,
+        )
+        self.signals.examples = [*self.signals.examples, example][-_EXAMPLES:]
 
     def _count_user(self, arm: ArmSignals, exposure: Exposure) -> None:
         share = exposure.assignment.share_percent

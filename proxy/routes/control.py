@@ -8,6 +8,7 @@ from litestar import Request, Response, get
 from prometheus_client.exposition import choose_encoder
 
 from proxy.keys import presented_key
+from proxy.status import status_of
 
 if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
@@ -29,7 +30,7 @@ def status(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """Return what an operator asks first. Takes a control token."""
     parts: Parts = request.app.state.parts
     parts.keys.check_control(presented_key(request.headers))
-    return parts.status()
+    return status_of(parts)
 
 
 def control_routes() -> list[HTTPRouteHandler]:

@@ -14,6 +14,7 @@ from proxy.errors import BackendError, DeadlineExceeded, InvalidAnswer, ProxyErr
 from proxy.secrets import Secret
 from proxy.settings import LlmBackend
 from proxy.stand_in import StandIn
+from proxy.status import status_of
 from tests.parts import llm_replies as llm_says
 from tests.parts.llm import ScriptedLlm
 
@@ -126,4 +127,4 @@ async def test_the_stand_in_costs_nothing_and_needs_no_price() -> None:
 
 async def test_the_status_names_the_models_that_no_dollar_budget_sees(plane: Plane) -> None:
     plane.parts.arms["gpt"] = LlmArm(LlmBackend(model="gpt-unknown", api_key=Secret("k")))
-    assert plane.parts.status()["fallback"]["without_a_price"] == ["gpt-unknown"]
+    assert status_of(plane.parts)["fallback"]["without_a_price"] == ["gpt-unknown"]
