@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _TICK_SECONDS = 1.0
-_IDLE_TICKS = 5
+_IDLE_TICKS = 30
 """With nothing to tell, the outbox is looked at only so often."""
 _AWAY_REPOST_SECONDS = 60.0
 

@@ -52,7 +52,7 @@ class ArmSignals(msgspec.Struct, kw_only=True):
     latency: dict[int, int] = {}
     """Bucket of `alerts.histogram` → requests."""
     new_users: int = 0
-    """Users seen for the first time since the share last changed."""
+    """Users seen for the first time in the stage."""
     group_trials: list[list[int]] = msgspec.field(default_factory=lambda: [[0] * GROUPS for _ in range(STREAMS)])
     """By stream (`EVENTS`, then `VALUES`) and group."""
     group_bad: list[list[float]] = msgspec.field(default_factory=lambda: [[0.0] * GROUPS for _ in range(STREAMS)])
@@ -76,8 +76,8 @@ class Signals(msgspec.Struct, kw_only=True):
 
     at: float
     """Unix seconds."""
-    share_percent: int | None = None
-    """Which the new users were drawn with."""
+    stage: str = ""
+    """Of which the users are new."""
     arms: tuple[ArmSignals, ArmSignals] = msgspec.field(default_factory=lambda: (ArmSignals(), ArmSignals()))
     values: list[dict[int, int]] = msgspec.field(default_factory=lambda: [{} for _ in VALUES])
     """By `VALUES`: level → observations."""

@@ -6,7 +6,6 @@ is put there, what is there and no longer wanted is over.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -307,8 +306,3 @@ def _reverted(record: RampRecord, situation: Situation, now: float) -> Iterable[
             starts_at=record.ramp.entered_at,
             facts=(("Why", record.reason), ("Next", "More traffic, or a smaller step; then `rerank-canary advance`.")),
         )
-
-
-def clock(at: float) -> str:
-    """Return Unix seconds as people read them, in UTC."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

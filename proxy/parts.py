@@ -155,6 +155,7 @@ class Parts:
             instance_id=self.instance_id,
             p95_seconds=limits["p95"].limit,
             cost_limit_dollars=limits["cost"].limit,
+            stage=self.rollout.stage_name,
         )
 
     def _make_exchange(self) -> Exchange:

@@ -97,6 +97,12 @@ class Rollout:
         if self.writer is not None:
             await self.writer.close()
 
+    def stage_name(self) -> str:
+        """Return what is another one as soon as other users have the candidate, or have it again."""
+        record = self.latch.record
+        ramp = record.ramp if record else None
+        return f"{ramp.group_id}:{ramp.rollbacks}:{ramp.share_percent}" if ramp else ""
+
     def effective_share_percent(self) -> int | None:
         """Return the share that this replica gives to the candidate; None: the flag is not known."""
         if self.latch.is_set:

@@ -19,7 +19,7 @@ from flags.vocabulary import Arm, Reason
 from proxy.exposure import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from redis.asyncio.client import Pipeline
 
@@ -49,14 +49,14 @@ class SignalObserver:
         instance_id: str,
         p95_seconds: float,
         cost_limit_dollars: float,
-        is_split_checked: bool = True,
+        stage: Callable[[], str],
     ) -> None:
         self.key = f"{{{prefix}}}:signals"
         self.limits_key = f"{{{prefix}}}:limits"
         self._instance_id = instance_id
         self._p95_seconds = p95_seconds
         self._cost_ceiling = COST_CEILING * cost_limit_dollars
-        self._is_split_checked = is_split_checked
+        self._stage = stage
         self.signals = Signals(at=0.0)
         self.relative_limit_seconds: float | None = None
         self._minute = 0
@@ -85,7 +85,7 @@ class SignalObserver:
         self._count_cost(arm, exposure)
         if assignment.arm is Arm.CANDIDATE and (exposure.outcome in _FAILURES or seconds > self._p95_seconds):
             self._keep_example(exposure, seconds)
-        if assignment.reason is Reason.SPLIT and self._is_split_checked:
+        if assignment.reason is Reason.SPLIT:
             self._count_user(arm, exposure)
 
     def _count(self, arm: ArmSignals, exposure: Exposure, event: Event, *, is_bad: bool) -> None:
@@ -131,9 +131,9 @@ class SignalObserver:
         self.signals.examples = [*self.signals.examples, example][-_EXAMPLES:]
 
     def _count_user(self, arm: ArmSignals, exposure: Exposure) -> None:
-        share = exposure.assignment.share_percent
-        if share != self.signals.share_percent or len(self._users) >= _MOST_USERS:
-            self.signals.share_percent = share
+        stage = self._stage()
+        if stage != self.signals.stage or len(self._users) >= _MOST_USERS:
+            self.signals.stage = stage
             self._users.clear()
         if exposure.user_hash not in self._users:
             self._users.add(exposure.user_hash)

@@ -16,7 +16,8 @@ import pytest
 
 from tests.integration.pages import metric, samples, status
 from tests.parts import llm_replies as llm_says
-from tests.parts.http_server import HttpAnswer, HttpRequest, HttpServer
+from tests.parts.cross_encoder import CrossEncoderServer, by_words, json_answer
+from tests.parts.http_server import HttpAnswer
 from tests.parts.llm import ScriptedLlm
 from tests.running import Proxy, user_of
 
@@ -171,31 +172,6 @@ def test_a_language_model_that_is_gone_is_answered_by_the_cross_encoder(proxy: P
     assert ask(proxy, CONTROL).headers["x-rerank-served-by"] == "control"
 
 
-class CrossEncoderServer:
-    """A server of text-embeddings-inference's API whose next answer a test writes."""
-
-    def __init__(self) -> None:
-        self.fault: Callable[[dict[str, Any]], HttpAnswer] | None = None
-        self.server = HttpServer(self._answer)
-
-    def _answer(self, request: HttpRequest) -> HttpAnswer:
-        if request.path == "/health":
-            return HttpAnswer(200)
-        if request.path == "/info":
-            return _json({"model_id": "scripted", "max_client_batch_size": 32})
-        body = json.loads(request.body)
-        return self.fault(body) if self.fault else _json(_by_words(body))
-
-
-def _by_words(body: dict[str, Any]) -> list[dict[str, float]]:
-    wanted = set(body["query"].split())
-    return [{"index": i, "score": len(wanted & set(text.split()))} for i, text in enumerate(body["texts"])]
-
-
-def _json(body: object, status: int = 200, **headers: str) -> HttpAnswer:
-    return HttpAnswer(status, json.dumps(body).encode(), {"content-type": "application/json", **headers})
-
-
 @pytest.fixture(scope="module")
 def cross_encoder() -> Iterator[CrossEncoderServer]:
     made = CrossEncoderServer()
@@ -215,26 +191,28 @@ def remote(
 
 def _late(body: dict[str, Any]) -> HttpAnswer:
     time.sleep(1.5)
-    return _json(_by_words(body))
+    return json_answer(by_words(body))
 
 
 def _with_score(score: float) -> Callable[[dict[str, Any]], HttpAnswer]:
-    return lambda body: _json([*_by_words(body)[:-1], {"index": 3, "score": score}])
+    return lambda body: json_answer([*by_words(body)[:-1], {"index": 3, "score": score}])
 
 
 @pytest.mark.parametrize(
     ("fault", "outcome"),
     [
         pytest.param(_late, "timeout", id="delay"),
-        pytest.param(lambda _: _json({"error": "boom"}, 500), "error", id="500"),
-        pytest.param(lambda _: _json({"error": "full"}, 429, **{"retry-after": "9"}), "error", id="429"),
+        pytest.param(lambda _: json_answer({"error": "boom"}, 500), "error", id="500"),
+        pytest.param(lambda _: json_answer({"error": "full"}, 429, **{"retry-after": "9"}), "error", id="429"),
         pytest.param(lambda _: HttpAnswer(200, b"<html>"), "invalid", id="garbage"),
-        pytest.param(lambda body: _json(_by_words(body)[1:]), "invalid", id="missing"),
-        pytest.param(lambda body: _json([*_by_words(body)[1:], {"index": 9, "score": 1}]), "invalid", id="invented"),
+        pytest.param(lambda body: json_answer(by_words(body)[1:]), "invalid", id="missing"),
+        pytest.param(
+            lambda body: json_answer([*by_words(body)[1:], {"index": 9, "score": 1}]), "invalid", id="invented"
+        ),
         pytest.param(_with_score(math.nan), "invalid", id="NaN"),
         pytest.param(_with_score(math.inf), "invalid", id="infinite"),
         pytest.param(
-            lambda body: HttpAnswer(200, json.dumps(_by_words(body)).encode(), sent_bytes=9), "error", id="torn"
+            lambda body: HttpAnswer(200, json.dumps(by_words(body)).encode(), sent_bytes=9), "error", id="torn"
         ),
     ],
 )

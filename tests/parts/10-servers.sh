@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The servers that tests/integration talks to: PostgreSQL, Redis, wrk and what cuts networks from Debian, Unleash and its node from npm.
+# The servers that tests/integration talks to: PostgreSQL, Redis, Prometheus, Alertmanager, wrk and what cuts networks
+# from Debian, Unleash and its node from npm.
 # Run again, it does nothing. No service is started: the tests start their own, on free loopback ports.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -15,6 +16,8 @@ command -v wrk > /dev/null || missing+=(wrk)
 command -v ip > /dev/null || missing+=(iproute2)
 command -v iptables > /dev/null || missing+=(iptables)
 command -v npm > /dev/null || missing+=(npm)
+command -v promtool > /dev/null || missing+=(prometheus)
+command -v amtool > /dev/null || missing+=(prometheus-alertmanager)
 
 install_from_debian() {
   local policy=/usr/sbin/policy-rc.d

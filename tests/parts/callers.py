@@ -14,8 +14,12 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-QUICK = {"RERANK_CANARY__BACKENDS__GPT__KIND": "llm", "RERANK_CANARY__BACKENDS__GPT__STAND_IN_DELAY_SECONDS": "0"}
-"""Makes the stand-in language model answer at once."""
+QUICK = {
+    "RERANK_CANARY__BACKENDS__GPT__KIND": "llm",
+    "RERANK_CANARY__BACKENDS__GPT__STAND_IN_DELAY_SECONDS": "0",
+    "RERANK_CANARY__GUARD__IS_ON": "false",
+}
+"""Makes the stand-in language model answer at once, and lets nobody judge: a candidate is slower than that."""
 _BODY = {"query": "cats", "documents": ["cats", "dogs"]}
 
 

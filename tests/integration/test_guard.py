@@ -1,0 +1,253 @@
+"""The guard on real servers: three proxies over a Redis and an Unleash, an Alertmanager, and a candidate that fails."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.conftest import require_part
+from tests.integration.flags import new_flag_name
+from tests.parts.alertmanager import Alertmanager, is_alertmanager_here
+from tests.parts.callers import Callers
+from tests.parts.cross_encoder import CrossEncoderServer, by_words, json_answer
+from tests.parts.fleet import Fleet, unleash_env
+from tests.parts.http_server import HttpAnswer
+from tests.parts.programs import eventually
+from tests.parts.receiver import ScriptedReceiver
+from tests.parts.redis_server import RedisServer, is_redis_here
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.parts.unleash import Unleash
+
+USERS = [f"user-{i}" for i in range(400)]
+_LATE_SECONDS = 0.75
+
+
+def late(body: dict[str, Any]) -> HttpAnswer:
+    """Answer right, and slower than the limit of the p95."""
+    time.sleep(_LATE_SECONDS)
+    return json_answer(by_words(body))
+
+
+def failing(_: dict[str, Any]) -> HttpAnswer:
+    """Answer no ranking."""
+    return json_answer({"error": "boom"}, 500)
+
+
+class Site:
+    """All servers of one rollout, and who is told."""
+
+    def __init__(self, unleash: Unleash, folder: Path) -> None:
+        self.unleash = unleash
+        self.flag = new_flag_name()
+        unleash.admin.create_rollout(self.flag, 50)
+        self.candidate = CrossEncoderServer()
+        self.on_call = ScriptedReceiver(HttpAnswer(200))
+        self.alertmanager = Alertmanager(folder / "alertmanager", self.on_call.url)
+        self.redis = RedisServer(folder / "redis")
+        self.folder = folder
+        self.fleet = Fleet(folder, 3, unleash_env(unleash, self.flag, self.redis.url) | self._env(), prefix=self.flag)
+
+    def _env(self) -> dict[str, str]:
+        return {
+            "RERANK_CANARY__GUARD__IS_ON": "true",
+            "RERANK_CANARY__BACKENDS__GPT__STAND_IN_DELAY_SECONDS": "0.3",
+            "RERANK_CANARY__BACKENDS__CE__KIND": "remote",
+            "RERANK_CANARY__BACKENDS__CE__API": "tei",
+            "RERANK_CANARY__BACKENDS__CE__BASE_URL": f"http://127.0.0.1:{self.candidate.server.port}",
+            "RERANK_CANARY__ARMS__CANDIDATE": "ce",
+            "RERANK_CANARY__ALERTS__DASHBOARD_URL": "http://dashboard.example/",
+            "RERANK_CANARY__ALERTS__TRACES_URL": "http://traces.example/{trace_id}",
+            "RERANK_CANARY__ALERTS__RECEIVERS__ON-CALL__KIND": "alertmanager",
+            "RERANK_CANARY__ALERTS__RECEIVERS__ON-CALL__URLS": json.dumps([self.alertmanager.url]),
+            "RERANK_CANARY__ALERTS__RECEIVERS__ON-CALL__REPOST_SECONDS": "1",
+        }
+
+    def begin(self) -> None:
+        """Bring the candidate to half of the users, well."""
+        self.candidate.fault = None
+        self.fleet.begin_at(50)
+
+    def pages(self, rollback_id: str, status: str = "firing") -> list[dict[str, Any]]:
+        """Return what came through Alertmanager of one rollback."""
+        return [
+            alert
+            for body in self.on_call.bodies
+            for alert in body["alerts"]
+            if alert["labels"]["incident"] == f"rollback:{rollback_id}" and alert["status"] == status
+        ]
+
+    def rollback(self) -> dict[str, Any] | None:
+        """Return the rollback that holds."""
+        found: dict[str, Any] | None = self.fleet.rollout()["latch"]["rollback"]
+        return found
+
+    def guard(self, number: int = 0) -> dict[str, Any]:
+        found: dict[str, Any] = self.fleet.proxies[number].control("/guard").json()["report"]
+        return found
+
+    def in_unleash(self) -> int:
+        found = self.unleash.admin.environment(self.flag)
+        return int(found["strategies"][0]["parameters"]["rollout"]) if found["enabled"] else 0
+
+
+@pytest.fixture(scope="module")
+def site(unleash: Unleash, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    require_part("redis-server", found=is_redis_here())
+    require_part("prometheus-alertmanager", found=is_alertmanager_here())
+    made = Site(unleash, tmp_path_factory.mktemp("guard"))
+    with made.candidate.server, made.on_call, made.alertmanager, made.redis, made.fleet:
+        yield made
+
+
+def wait_for_rollback(site: Site, timeout_seconds: float = 40) -> dict[str, Any]:
+    found = eventually(site.rollback, timeout_seconds=timeout_seconds)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(("fault", "guardrail"), [(late, "p95"), (failing, "errors")], ids=["late", "failing"])
+def test_a_fault_is_rolled_back_by_evidence_and_pages_once(
+    site: Site, fault: Callable[[dict[str, Any]], HttpAnswer], guardrail: str
+) -> None:
+    site.begin()
+    with Callers(site.fleet.proxies[0].url, USERS, threads=6) as callers:
+        eventually(lambda: site.guard()["candidate_requests"] > 100, timeout_seconds=30)
+        assert site.rollback() is None
+        site.candidate.fault = fault
+        rollback = wait_for_rollback(site)
+        eventually(lambda: site.pages(rollback["rollback_id"]), timeout_seconds=10)
+        site.fleet.wait_until_agreed()
+        site.candidate.fault = None
+        time.sleep(1)
+        asked = len(callers.answers)
+        eventually(lambda: len(callers.answers) > asked + 50, timeout_seconds=20)
+        assert {answer.arm for answer in callers.answers[asked:]} == {"control"}
+    assert callers.failed == []
+    assert site.in_unleash() == 0
+    assert rollback["actor"] == "guard"
+    evidence = json.loads(rollback["evidence"])
+    assert evidence["finding"]["guardrail"] == guardrail
+    assert evidence["candidate_users"] > 50
+    [page] = site.pages(rollback["rollback_id"])
+    assert page["labels"]["alertname"] == "RerankCanaryRolledBack"
+    assert page["labels"]["severity"] == "critical"
+    assert guardrail in page["annotations"]["description"]
+    assert page["annotations"]["runbook_url"].endswith("RerankCanaryRolledBack.md")
+    site.fleet.order("rearm", reason="mended", force=True)
+    eventually(lambda: site.pages(rollback["rollback_id"], "resolved"), timeout_seconds=15)
+    assert len(site.pages(rollback["rollback_id"])) == 1
+
+
+def test_a_healthy_candidate_is_left_alone_and_its_guardrails_become_proved(site: Site) -> None:
+    site.begin()
+    with Callers(site.fleet.proxies[1].url, USERS, threads=6):
+        eventually(lambda: passed(site) >= {"p95", "fallbacks"}, timeout_seconds=60)
+    assert site.rollback() is None
+
+
+def passed(site: Site) -> set[str]:
+    return {each["guardrail"] for each in site.guard()["findings"] if each["is_passed"]}
+
+
+def test_every_replica_shows_what_the_leader_found(site: Site) -> None:
+    site.begin()
+    eventually(lambda: len({site.guard(number)["leader"] for number in range(3)}) == 1)
+    done = site.fleet.run("guard", number=2)
+    assert done.code == 0
+    assert all(name in done.out for name in ("p95_relative", "errors_relative", "fallbacks", "cost"))
+
+
+def test_the_store_sees_one_round_trip_a_replica_second_with_a_guard(site: Site) -> None:
+    site.begin()
+    with site.redis.client() as client, Callers(site.fleet.proxies[0].url, USERS, threads=3):
+        eventually(lambda: not firing(site), timeout_seconds=30)
+        time.sleep(1)
+        before, began = client.info("stats")["total_reads_processed"], time.monotonic()
+        time.sleep(8)
+        reads = client.info("stats")["total_reads_processed"] - before - 1
+        seconds = time.monotonic() - began
+    assert reads / seconds / 3 <= 1.1
+
+
+def firing(site: Site) -> list[str]:
+    found = site.fleet.proxies[0].control("/alerts").json()["alerts"]
+    return [alert["key"] for alert in found if alert["ends_at"] is None]
+
+
+def test_a_leader_killed_as_it_rolls_back_leaves_one_incident(site: Site) -> None:
+    site.begin()
+    leader = site.fleet.leader()
+    other = (leader + 1) % 3
+    with Callers(site.fleet.proxies[other].url, USERS, threads=6):
+        eventually(lambda: site.guard(other)["candidate_requests"] > 50, timeout_seconds=30)
+        site.candidate.fault = failing
+        eventually(lambda: site.fleet.rollout(other)["latch"]["is_set"], timeout_seconds=30, every_seconds=0.01)
+        site.fleet.proxies[leader].stop(signal.SIGKILL)
+        killed_at = time.monotonic()
+        rollback = site.fleet.rollout(other)["latch"]["rollback"]
+        eventually(lambda: site.pages(rollback["rollback_id"]), timeout_seconds=20)
+        eventually(lambda: site.in_unleash() == 0, timeout_seconds=20)
+        assert time.monotonic() - killed_at <= 20
+    site.candidate.fault = None
+    site.fleet.proxies[leader].start()
+    time.sleep(3)
+    incidents = {alert["labels"]["incident"] for body in site.on_call.bodies for alert in body["alerts"]}
+    mine = [each for each in incidents if each.startswith("rollback:") and each.endswith(rollback["rollback_id"])]
+    assert len(mine) == 1
+    assert len(site.pages(rollback["rollback_id"])) == 1
+    rolled = [entry for entry in site.fleet.history() if entry["action"] == "rollback"]
+    assert sum(entry["rollback_id"] == rollback["rollback_id"] for entry in rolled) == 1
+
+
+def test_a_leader_that_slept_past_its_lease_neither_judges_nor_writes_when_it_wakes(site: Site) -> None:
+    site.begin()
+    leader = site.fleet.leader()
+    other = (leader + 1) % 3
+    slept = site.guard(leader)["leader"]
+    process = site.fleet.proxies[leader].process
+    assert process is not None
+    with Callers(site.fleet.proxies[other].url, USERS, threads=4) as callers:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            eventually(lambda: site.guard(other)["leader"] != slept, timeout_seconds=20)
+        finally:
+            process.send_signal(signal.SIGCONT)
+        judged = site.guard(other)["at"]
+        eventually(lambda: site.guard(other)["at"] > judged + 2, timeout_seconds=20)
+        eventually(lambda: site.guard(leader)["leader"] == site.guard(other)["leader"] != slept, timeout_seconds=20)
+    assert callers.failed == []
+    assert "guard.failed" not in site.fleet.proxies[leader].log.read_text()
+    assert site.rollback() is None
+
+
+def test_a_candidate_that_cannot_be_judged_for_want_of_a_store_is_told_and_not_rolled_back(site: Site) -> None:
+    site.begin()
+    told = len(site.on_call.requests)
+    site.redis.program.freeze()
+    try:
+        with Callers(site.fleet.proxies[0].url, USERS, threads=2) as callers:
+            eventually(lambda: store_alerts(site, told), timeout_seconds=60)
+        assert callers.failed == []
+        assert "candidate" in {answer.arm for answer in callers.answers[-50:]}
+    finally:
+        site.redis.program.thaw()
+    eventually(lambda: any(each["status"] == "resolved" for each in store_alerts(site, told)), timeout_seconds=30)
+    site.fleet.wait_until_agreed(timeout_seconds=30)
+    assert site.rollback() is None
+
+
+def store_alerts(site: Site, since: int) -> list[dict[str, Any]]:
+    return [
+        alert
+        for body in site.on_call.bodies[since:]
+        for alert in body["alerts"]
+        if alert["labels"]["alertname"] == "RerankCanaryStoreAway"
+    ]
