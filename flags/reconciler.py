@@ -139,7 +139,8 @@ class Reconciler:
     async def _begin(self) -> None:
         if not self._control.has_none:
             return
-        found = await self._read()
+        # a token that may not even read must not keep the rollout from beginning: what the gate knows will do
+        found = await self._read() or self._seen()
         if found is not None:
             state = self._gate.state
             await self._control.begin(
@@ -182,6 +183,10 @@ class Reconciler:
             await self._control.settle(record, after, "conflict", replace(by, through=Through.FLAG))
         except FlagNotWritten as exc:
             self._retry_at = time.monotonic() + _RETRY_SECONDS
+            if self._seen() == FlagShare(ramp.share_percent, ramp.group_id):
+                by = replace(by, through=Through.FLAG, reason="somebody set the flag by hand")
+                await self._control.settle(record, replace(record, is_pending=False), "flag_written", by)
+                return
             if str(exc) != self.error:
                 _log.error("flag.not_written", error=str(exc), share_percent=ramp.share_percent)
             self.error = str(exc)

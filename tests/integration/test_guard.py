@@ -12,13 +12,14 @@ import pytest
 from tests.conftest import require_part
 from tests.integration.flags import new_flag_name
 from tests.parts.alertmanager import Alertmanager, is_alertmanager_here
-from tests.parts.callers import Callers
+from tests.parts.callers import QUICK, Callers, ask_all
 from tests.parts.cross_encoder import CrossEncoderServer, by_words, json_answer
 from tests.parts.fleet import Fleet, unleash_env
 from tests.parts.http_server import HttpAnswer
 from tests.parts.programs import eventually
 from tests.parts.receiver import ScriptedReceiver
 from tests.parts.redis_server import RedisServer, is_redis_here
+from tests.parts.unleash import CLIENT_TOKEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -251,3 +252,54 @@ def store_alerts(site: Site, since: int) -> list[dict[str, Any]]:
         for alert in body["alerts"]
         if alert["labels"]["alertname"] == "RerankCanaryStoreAway"
     ]
+
+
+def test_an_admin_token_without_rights_leaves_the_latch_and_tells_on_call_what_to_do_by_hand(
+    site: Site, tmp_path: Path
+) -> None:
+    flag = new_flag_name()
+    strategy = site.unleash.admin.create_rollout(flag, 50)
+    with ScriptedReceiver(HttpAnswer(200)) as hook:
+        env = unleash_env(site.unleash, flag, site.redis.url) | {
+            "UNLEASH_ADMIN_TOKEN": CLIENT_TOKEN,
+            "RERANK_CANARY__ALERTS__RECEIVERS__HOOK__KIND": "webhook",
+            "RERANK_CANARY__ALERTS__RECEIVERS__HOOK__URL": hook.url,
+            "RERANK_CANARY__ALERTS__RECEIVERS__HOOK__SECRET": "shared",
+        }
+        with Fleet(tmp_path, 1, env, prefix=flag) as fleet:
+            fleet.order("rollback", reason="answers are bad")
+            eventually(lambda: by_kind(hook, "flag_not_written", "firing"), timeout_seconds=30)
+            [told] = by_kind(hook, "flag_not_written", "firing")
+            assert told["severity"] == "page"
+            assert f"Set {flag} to 0 % in Unleash by hand" in dict(told["facts"])["Next"]
+            answers = ask_all(fleet.proxies[0].url, USERS[:50])
+            assert {answer.arm for answer in answers} == {"control"}
+            site.unleash.admin.patch_percent(flag, strategy, 0, was=50)
+            site.unleash.admin.switch(flag, "off")
+            eventually(lambda: by_kind(hook, "flag_not_written", "resolved"), timeout_seconds=30)
+        assert len(by_kind(hook, "rolled_back", "firing")) >= 1
+        keys = {told["key"] for told in by_kind(hook, "rolled_back", "firing")}
+        assert len(keys) == 1
+
+
+def by_kind(hook: ScriptedReceiver, kind: str, status: str) -> list[dict[str, Any]]:
+    """Return what a webhook was told of one kind."""
+    return [body for body in hook.bodies if body["kind"] == kind and body["status"] == status]
+
+
+def test_a_test_message_reaches_every_receiver_or_says_which_it_does_not(site: Site, tmp_path: Path) -> None:
+    with ScriptedReceiver(HttpAnswer(200)) as good, ScriptedReceiver(HttpAnswer(500)) as bad:
+        env = {**QUICK, "REDIS_URL": site.redis.url, "RERANK_CANARY__STORE__PREFIX": "told"}
+        for name, hook in (("GOOD", good), ("BAD", bad)):
+            env |= {
+                f"RERANK_CANARY__ALERTS__RECEIVERS__{name}__KIND": "webhook",
+                f"RERANK_CANARY__ALERTS__RECEIVERS__{name}__URL": hook.url,
+                f"RERANK_CANARY__ALERTS__RECEIVERS__{name}__SECRET": "shared",
+            }
+        with Fleet(tmp_path, 1, env, prefix="told") as fleet:
+            done = fleet.run("alert", "--test")
+            assert done.code == 1
+            assert "good (webhook: info, page, warning)  told in" in done.out
+            assert "HTTP 500" in done.out
+            assert fleet.run("alert", "--test", actor="vera").code == 4
+    assert [body["status"] for body in good.bodies] == ["firing", "resolved"]
