@@ -33,6 +33,8 @@ LEVELS = 65
 STREAMS = len(EVENTS) + len(VALUES)
 LEVEL_VALUES = np.arange(LEVELS) / (LEVELS - 1)
 
+_MOST_REQUESTS_A_SECOND = 50_000
+
 
 class InvalidSignals(Exception):
     """Counts that cannot be: negative, not finite, more bad ones than trials, or fewer than before."""
@@ -142,6 +144,8 @@ def tick_of(now: Signals, before: Signals | None) -> Tick:
         array = getattr(told, name)
         if not np.isfinite(array).all() or (array < -1e-9).any():
             raise InvalidSignals(f"{name}: a count is negative, fell, or is not finite")
+    if before is not None and told.requests.sum() > _MOST_REQUESTS_A_SECOND * max(1.0, now.at - before.at + 5):
+        raise InvalidSignals("requests: more than one replica can serve")
     if (told.bad > told.trials).any() or (told.group_bad > told.group_trials + 1e-9).any():
         raise InvalidSignals("more bad events than trials")
     return told

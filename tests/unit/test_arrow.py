@@ -23,6 +23,7 @@ PURE = [
     "alerts/guardrails.py",
     "alerts/histogram.py",
     "alerts/judge.py",
+    "alerts/judging.py",
     "alerts/relative_limit.py",
     "alerts/report.py",
     "alerts/signals.py",
