@@ -67,10 +67,12 @@ class Trier:
         deadline: float,
         max_document_tokens: int | None,
         user: str = "",
+        is_fresh: bool = False,
     ) -> Tried:
         """Return what the arm of *role* makes of it; raises nothing but cancellation.
 
-        *user* says who asks, so that none can open the arm's breaker for the others.
+        *user* says who asks, so that none can open the arm's breaker for the others; *is_fresh*: nothing may come
+        from memory.
         """
         bound = self.arms[role]
         weight = sum(map(len, texts)) + len(query) * len(texts)
@@ -78,7 +80,9 @@ class Trier:
         try:
             if not bound.breaker.allows(entered, weight):
                 return _failed(bound, role, started_at, 0.0, Outcome.BREAKER, "is spared after several failures")
-            answer = await bound.arm.score(query, texts, deadline=deadline, max_document_tokens=max_document_tokens)
+            answer = await bound.arm.score(
+                query, texts, deadline=deadline, max_document_tokens=max_document_tokens, is_fresh=is_fresh
+            )
             check_scores(answer, len(texts))
         except ProxyError as exc:
             outcome = outcome_of(exc)

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from alerts.guard import Guard
 from alerts.guardrails import Event, Guardrail, Value, default_guardrails, with_overrides
+from alerts.health import Health
 from alerts.judge import Judge
+from proxy.errors import InvalidFile, InvalidSettings
+from proxy.probes import Prober, read_probes
 from proxy.settings import CrossEncoderBackend
+from proxy.signal_observer import SignalObserver
 
 if TYPE_CHECKING:
-    from proxy.settings import Settings
+    from collections.abc import Callable
+
+    from alerts.guard import Lease
+    from alerts.report import Report
+    from flags.membership import Membership
+    from flags.ramp_control import RampControl
+    from proxy.attempts import Trier
+    from proxy.exposure import Role
+    from proxy.probes import Quality
+    from proxy.settings import Probes, Settings
 
 _DAY_TICKS = 86400.0
 _GPU_P95_SECONDS = 0.15
 _CPU_P95_SECONDS = 0.6
-_WITHOUT_SOURCE = (Event.MISS, Value.RECALL, Value.OVERLAP, Value.PROBE)
+_WITHOUT_SOURCE = {Event.MISS, Value.OVERLAP}
 """Nothing measures these yet: a guardrail that can never be proved would hold every stage."""
+_BY_PROBES = {Value.RECALL, Value.PROBE}
 
 
 def guardrails_of(settings: Settings) -> dict[str, Guardrail]:
@@ -24,7 +39,62 @@ def guardrails_of(settings: Settings) -> dict[str, Guardrail]:
     is_gpu = isinstance(candidate, CrossEncoderBackend) and candidate.device == "cuda"
     defaults = default_guardrails(_GPU_P95_SECONDS if is_gpu else _CPU_P95_SECONDS)
     found = with_overrides(defaults, settings.guard.guardrails)
-    return {each.name: each for each in found if each.signal not in _WITHOUT_SOURCE}
+    absent = _WITHOUT_SOURCE if settings.probes.file else _WITHOUT_SOURCE | _BY_PROBES
+    return {each.name: each for each in found if each.signal not in absent}
+
+
+def make_guard(
+    settings: Settings,
+    instance_id: str,
+    control: RampControl,
+    membership: Membership,
+    on_report: Callable[[Report], None],
+) -> Guard:
+    """Return who judges, and rolls back."""
+    return Guard(
+        prefix=settings.store.prefix,
+        instance_id=instance_id,
+        judge=judge_of(settings),
+        control=control,
+        lease=membership,
+        relative_ratio=guardrails_of(settings)["p95_relative"].limit,
+        health=Health(membership),
+        on_report=on_report,
+    )
+
+
+def make_signals(settings: Settings, instance_id: str, stage: Callable[[], str]) -> SignalObserver:
+    """Return who counts what the guard judges."""
+    limits = guardrails_of(settings)
+    return SignalObserver(
+        prefix=settings.store.prefix,
+        instance_id=instance_id,
+        p95_seconds=limits["p95"].limit,
+        cost_limit_dollars=limits["cost"].limit,
+        stage=stage,
+    )
+
+
+def make_prober(
+    settings: Probes,
+    trier: Trier,
+    lease: Lease,
+    count: Callable[[Value, int], None],
+    measure: Callable[[Role, Quality], None],
+) -> Prober | None:
+    """Return who replays the probes; None: there are none.
+
+    Raises:
+        InvalidSettings: the file holds no probes.
+
+    """
+    if settings.file is None:
+        return None
+    try:
+        probes = read_probes(settings.file)
+    except InvalidFile as exc:
+        raise InvalidSettings(f"$.probes.file: {exc}") from exc
+    return Prober(probes, settings, trier, lease, count=count, measure=measure)
 
 
 def judge_of(settings: Settings) -> Judge:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from alerts.report import Report
     from flags.record import AuditEntry
     from proxy.otel import OpenTelemetry
+    from proxy.probes import Quality
 
 _FLAG_REASONS = {
     Reason.SPLIT: "split",
@@ -78,6 +79,12 @@ class OtelObserver:
         self._changes = meter.create_counter("rerank.ramp.changes", "{change}", "Changes of the rollout's record")
         self._verdicts = meter.create_counter("rerank.guard.verdicts", "{verdict}", "Changes of the guard's verdict")
         self._judgement = ("", "")
+        self._quality = meter.create_histogram(
+            "rerank.probe.quality",
+            "1",
+            "nDCG@10 and recall@5 of judged probes",
+            explicit_bucket_boundaries_advisory=[n / 20 for n in range(21)],
+        )
         self._deliveries = meter.create_counter("rerank.alerts.deliveries", "{delivery}", "Alerts told, or not")
         self._http = meter.create_histogram("http.server.request.duration", "s", "HTTP requests by route")
         self._tracer = telemetry.traces.get_tracer("rerank-canary") if telemetry.traces else None
@@ -124,6 +131,11 @@ class OtelObserver:
                 event_name="rerank.guard.verdict",
                 attributes=labels | {"rerank.guard.reason": judgement.reason},
             )
+
+    def probed(self, role: Role, quality: Quality) -> None:
+        """Take note of how well an arm ranked a judged probe."""
+        for metric, value in (("ndcg_at_10", quality.ndcg), ("recall_at_5", quality.recall)):
+            self._quality.record(value, {"rerank.role": role.value, "rerank.quality.metric": metric})
 
     def delivery(self, receiver: str, outcome: str) -> None:
         """Take note of an alert that a receiver was told, or was not."""

@@ -10,8 +10,6 @@ from uuid import uuid4
 
 import structlog
 
-from alerts.guard import Guard
-from alerts.health import Health
 from flags.file_gate import FileGate, write_flag_file
 from flags.rollout import InvalidFlags
 from flags.store import EmbeddedValkey, connect
@@ -28,7 +26,7 @@ from proxy.errors import InvalidSettings, Overloaded
 from proxy.exchange import Exchange, SharedSpend
 from proxy.exposure import Role
 from proxy.gauges import export_gauges
-from proxy.guarding import guardrails_of, judge_of
+from proxy.guarding import make_guard, make_prober, make_signals
 from proxy.keys import Keys, token_of
 from proxy.observed_share import ObservedShare
 from proxy.observers import BudgetObserver, LogObserver, Observers
@@ -38,12 +36,12 @@ from proxy.rollout import Replica, Rollout, flag_file
 from proxy.secrets import read_or_create
 from proxy.service import Service
 from proxy.settings import CrossEncoderBackend, LlmBackend
-from proxy.signal_observer import SignalObserver
 from proxy.stand_in import StandIn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from alerts.guard import Guard
     from flags.gate import Gate
     from flags.membership import Membership
     from flags.ramp_control import RampControl
@@ -107,7 +105,7 @@ class Parts:
         observed = ObservedShare()
         self.guard: Guard | None = None
         self.rollout = self._make_rollout(observed)
-        self.signals = self._make_signals()
+        self.signals = make_signals(settings, self.instance_id, self.rollout.stage_name)
         self.gate: Gate = self.rollout.gate
         self.exchange = self._make_exchange()
         self.alerting = Alerting(
@@ -118,6 +116,9 @@ class Parts:
             budget=self.budget,
             store_error=lambda: self.exchange.error,
             on_delivery=self.telemetry.delivery,
+        )
+        self.prober = make_prober(
+            settings.probes, self.trier, self.rollout.membership, self.signals.count_value, self.telemetry.probed
         )
         self.observers = Observers([BudgetObserver(self.budget), observed, self.signals, self.telemetry, LogObserver()])
         self.service = Service(settings, self.gate, self.rollout.latch, self.trier, self.budget, self.observers.observe)
@@ -136,27 +137,8 @@ class Parts:
         )
 
     def _make_guard(self, control: RampControl, membership: Membership) -> Guard:
-        self.guard = Guard(
-            prefix=self.settings.store.prefix,
-            instance_id=self.instance_id,
-            judge=judge_of(self.settings),
-            control=control,
-            lease=membership,
-            relative_ratio=guardrails_of(self.settings)["p95_relative"].limit,
-            health=Health(membership),
-            on_report=self.telemetry.judged,
-        )
+        self.guard = make_guard(self.settings, self.instance_id, control, membership, self.telemetry.judged)
         return self.guard
-
-    def _make_signals(self) -> SignalObserver:
-        limits = guardrails_of(self.settings)
-        return SignalObserver(
-            prefix=self.settings.store.prefix,
-            instance_id=self.instance_id,
-            p95_seconds=limits["p95"].limit,
-            cost_limit_dollars=limits["cost"].limit,
-            stage=self.rollout.stage_name,
-        )
 
     def _make_exchange(self) -> Exchange:
         spend = SharedSpend(self.budget, self.settings.store.prefix, self.instance_id)
@@ -250,6 +232,8 @@ class Parts:
         if self.guard is not None:
             self.guard.start()
         self.alerting.start()
+        if self.prober is not None:
+            self.prober.start()
 
     def _make_doubt(self) -> Doubt:
         candidate = self.arms.get(self.settings.arms.candidate)
@@ -260,6 +244,7 @@ class Parts:
     async def close(self) -> None:
         """Close in the order of a shutdown: flush what was counted, then the clients, telemetry last. Never raises."""
         parts: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+            *([("prober", self.prober.close)] if self.prober else []),
             ("alerting", self.alerting.close),
             *([("guard", self.guard.close)] if self.guard else []),
             ("rollout", self.rollout.close),

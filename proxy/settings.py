@@ -129,6 +129,19 @@ class Guard(Section, frozen=True):
     """Other limits than `alerts.guardrails` has, by name; report only; off."""
 
 
+class Probes(Section, frozen=True):
+    """Judged queries that are replayed through both arms, steadily, by the replica that leads."""
+
+    file: Path | None = None
+    """JSONL of ``{"query", "documents", "judgements": {index: grade}}``. None: no probes, and no guardrails on them."""
+    interval_seconds: Seconds = 2.0
+    """Between two probes."""
+    control_seconds: Annotated[float, Meta(ge=0, le=30 * 86400)] = 3600.0
+    """How long control's answer to a probe is taken for its answer of now."""
+    max_dollars_per_hour: Dollars = 0.5
+    """What control's answers may cost."""
+
+
 class Arms(Section, frozen=True):
     """Roles, bound to back ends by name."""
 
@@ -216,6 +229,7 @@ class Settings(Section, frozen=True):
     flag: Flag = Flag()
     ramp: Ramp = Ramp()
     guard: Guard = Guard()
+    probes: Probes = Probes()
     alerts: Alerts = Alerts()
     arms: Arms = Arms()
     backends: dict[str, Backend] = field(default_factory=dict)

@@ -119,6 +119,11 @@ class SignalObserver:
         arm.group_trials[_COST_STREAM][exposure.user_group] += 1
         arm.group_bad[_COST_STREAM][exposure.user_group] += level / (LEVELS - 1)
 
+    def count_value(self, value: Value, level: int) -> None:
+        """Count one value that belongs to no user."""
+        levels = self.signals.values[VALUES.index(value)]
+        levels[level] = levels.get(level, 0) + 1
+
     def _keep_example(self, exposure: Exposure, seconds: float) -> None:
         trace_id = (exposure.traceparent or "").split("-")[1:2]
         example = Example(

@@ -60,4 +60,5 @@ def _guard(parts: Parts, now: float) -> dict[str, Any] | None:
         "judged_seconds_ago": max(0.0, now - report.at),
         "alerts_firing": sum(not alert.is_over for alert in parts.alerting.alarms.active.values()),
         "receivers": len(parts.alerting.notifiers),
+        "probes_error": parts.prober.error if parts.prober else None,
     }

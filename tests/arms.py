@@ -37,9 +37,15 @@ class WordArm:
         """Nothing to load."""
 
     async def score(
-        self, query: str, documents: Sequence[str], *, deadline: float, max_document_tokens: int | None = None
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        deadline: float,
+        max_document_tokens: int | None = None,
+        is_fresh: bool = False,
     ) -> ArmAnswer:
-        del deadline, max_document_tokens
+        del deadline, max_document_tokens, is_fresh
         self.calls.append((query, list(documents)))
         if self.delay_seconds:
             await asyncio.sleep(self.delay_seconds)

@@ -67,7 +67,13 @@ class Arm(Protocol):
         """
 
     async def score(
-        self, query: str, documents: Sequence[str], *, deadline: float, max_document_tokens: int | None = None
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        deadline: float,
+        max_document_tokens: int | None = None,
+        is_fresh: bool = False,
     ) -> ArmAnswer:
         """Score each of *documents*, at least one, none blank.
 
@@ -76,6 +82,7 @@ class Arm(Protocol):
             documents: texts of any length; the arm cuts them by its own tokenizer.
             deadline: on the clock of `time.monotonic`.
             max_document_tokens: a caller's own lower limit a document.
+            is_fresh: no score may come from memory.
 
         Raises:
             Overloaded: too much waits already.

@@ -70,14 +70,20 @@ class CrossEncoderArm:
         self._batcher = Batcher(self._loaded.engine, queue_documents=self._settings.queue_documents)
 
     async def score(
-        self, query: str, documents: Sequence[str], *, deadline: float, max_document_tokens: int | None = None
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        deadline: float,
+        max_document_tokens: int | None = None,
+        is_fresh: bool = False,
     ) -> ArmAnswer:
         """Score each document, from memory where the pair was scored before."""
         loaded, cache, batcher = self.loaded, self._cache, self._batcher
         if cache is None or batcher is None:
             raise NotReady("the model is still loading", retry_after_seconds=1)
         keys = [cache.key(query, document, max_document_tokens) for document in documents]
-        found = {i: pair for i, key in enumerate(keys) if (pair := cache.get(key)) is not None}
+        found = {} if is_fresh else {i: pair for i, key in enumerate(keys) if (pair := cache.get(key)) is not None}
         missing = [i for i in range(len(keys)) if i not in found]
         scored = None
         if missing:

@@ -127,9 +127,16 @@ class LlmArm:
             self._client = None
 
     async def score(
-        self, query: str, documents: Sequence[str], *, deadline: float, max_document_tokens: int | None = None
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        deadline: float,
+        max_document_tokens: int | None = None,
+        is_fresh: bool = False,
     ) -> ArmAnswer:
         """Score every document, in one call or, past the context limit, in overlapping windows."""
+        del is_fresh  # nothing is remembered here
         if self._client is None:
             raise NotReady("the language model arm is not started", retry_after_seconds=1)
         if self._running >= self._settings.concurrency:

@@ -140,9 +140,16 @@ class RemoteArm:
             _log.warning("remote.no_info", host=url.host, port=url.port, error=type(exc).__name__, batch=self._batch)
 
     async def score(
-        self, query: str, documents: Sequence[str], *, deadline: float, max_document_tokens: int | None = None
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        deadline: float,
+        max_document_tokens: int | None = None,
+        is_fresh: bool = False,
     ) -> ArmAnswer:
         """Score every document, in as many calls as the server's batch limit takes."""
+        del is_fresh  # nothing is remembered here
         if self._client is None or self._encoder is None:
             raise NotReady("the remote arm is not started", retry_after_seconds=1)
         if self._running >= self._settings.concurrency:

@@ -38,10 +38,16 @@ class InstantArm:
         """Nothing to load."""
 
     async def score(
-        self, query: str, documents: Sequence[str], *, deadline: float, max_document_tokens: int | None = None
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        deadline: float,
+        max_document_tokens: int | None = None,
+        is_fresh: bool = False,
     ) -> ArmAnswer:
         """Return the answer made for this many documents before."""
-        del query, deadline, max_document_tokens
+        del query, deadline, max_document_tokens, is_fresh
         count = len(documents)
         if count not in self._answers:
             self._answers[count] = ArmAnswer(

@@ -1,0 +1,173 @@
+"""Judged probes: what is read, how an order is measured, and what is counted of a pair."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from alerts.guardrails import Value
+from proxy.attempts import BoundArm, Trier
+from proxy.breaker import Breaker
+from proxy.errors import BackendError, InvalidFile
+from proxy.exposure import Role
+from proxy.probes import Probe, Prober, Quality, quality_of, read_probes
+from proxy.settings import Probes
+from tests.arms import WordArm
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+PROBE = Probe("cats", ["dogs", "cats", "birds", "more cats"], {1: 2, 3: 1})
+
+
+@pytest.mark.parametrize(
+    ("judgements", "scores", "ndcg", "recall"),
+    [
+        ({1: 2, 3: 1}, [0, 9, 1, 8], 1.0, 1.0),
+        ({1: 2, 3: 1}, [9, 8, 7, 6], 0.643322, 1.0),
+        ({0: 1, 3: 2}, [0.5, 0.9, 0.2, 0.1], 0.567207, 1.0),
+        ({6: 1}, [7, 6, 5, 4, 3, 2, 1], 0.333333, 0.0),
+        ({0: 1, 1: 1, 6: 3}, [1, 2, 3, 4, 5, 6, 0], 0.421953, 1 / 3),
+        ({10: 1}, list(range(11, 0, -1)), 0.0, 0.0),
+    ],
+    ids=["best", "as received", "graded", "seventh", "several", "eleventh"],
+)
+def test_an_order_is_measured_as_trec_eval_does(
+    judgements: dict[int, int], scores: Sequence[float], ndcg: float, recall: float
+) -> None:
+    # by ir_measures 0.4.3 (nDCG@10, R@5), with ids zero-padded so that ties fall as received
+    found = quality_of(judgements, scores)
+    assert found.ndcg == pytest.approx(ndcg, abs=1e-6)
+    assert found.recall == pytest.approx(recall)
+
+
+def test_ties_fall_in_the_order_received() -> None:
+    assert quality_of({0: 1}, [1, 1, 1]).ndcg == 1
+    assert quality_of({2: 1}, [1, 1, 1]).ndcg == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([], "has no probes"),
+        (["{"], ":1"),
+        (['{"query": "x", "documents": ["a"], "judgements": {"0": 1}}'], "at least two documents"),
+        (['{"query": " ", "documents": ["a", "b"], "judgements": {"0": 1}}'], "needs a query"),
+        (['{"query": "x", "documents": ["a", "b"], "judgements": {"2": 1}}'], "an index is no document's"),
+        (['{"query": "x", "documents": ["a", "b"], "judgements": {"0": -1}}'], "a grade must be"),
+        (['{"query": "x", "documents": ["a", "b"], "judgements": {"0": 0}}'], "no document is relevant"),
+        (['{"query": "x", "documents": ["a", "b"], "judgements": {}, "more": 1}'], "more"),
+    ],
+)
+def test_a_file_that_is_no_probes_is_refused_by_its_line(tmp_path: Path, lines: list[str], words: str) -> None:
+    file = tmp_path / "probes.jsonl"
+    file.write_text("\n".join(lines))
+    with pytest.raises(InvalidFile) as refused:
+        read_probes(file)
+    assert words in str(refused.value)
+    assert str(file) in str(refused.value)
+
+
+def test_probes_are_read_with_blank_lines_between(tmp_path: Path) -> None:
+    file = tmp_path / "probes.jsonl"
+    line = json.dumps({"query": "cats", "documents": PROBE.documents, "judgements": PROBE.judgements})
+    file.write_text(f"{line}\n\n{line}\n")
+    assert read_probes(file) == (PROBE, PROBE)
+
+
+def test_a_missing_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InvalidFile, match="cannot be read"):
+        read_probes(tmp_path / "none.jsonl")
+
+
+class Leads:
+    is_leader = True
+
+
+def prober(control: WordArm, candidate: WordArm, settings: Probes | None = None) -> tuple[Prober, Counted]:
+    bound = {
+        role: BoundArm(arm, "scripted", Breaker(5, 10.0))
+        for role, arm in ((Role.CONTROL, control), (Role.CANDIDATE, candidate))
+    }
+    counted = Counted()
+    made = Prober(
+        [PROBE],
+        settings or Probes(),
+        Trier(bound),
+        Leads(),
+        count=lambda value, level: counted.levels.append((value, level)),
+        measure=lambda role, quality: counted.measured.append((role, quality)),
+    )
+    return made, counted
+
+
+class Counted:
+    def __init__(self) -> None:
+        self.levels: list[tuple[Value, int]] = []
+        self.measured: list[tuple[Role, Quality]] = []
+
+
+def best() -> WordArm:
+    return WordArm("best", lambda _, text: float("cats" in text) + (text == "cats"))
+
+
+def worst() -> WordArm:
+    return WordArm("worst", lambda _, text: -float("cats" in text) - (text == "cats"))
+
+
+def test_a_candidate_that_ranks_worse_counts_below_the_middle() -> None:
+    made, counted = prober(best(), worst())
+    asyncio.run(made.once(0))
+    found = dict(counted.levels)
+    assert found[Value.PROBE] < 32
+    assert found[Value.RECALL] == 32  # four documents: all of them are in the top five
+    assert [role for role, _ in counted.measured] == [Role.CANDIDATE, Role.CONTROL]
+
+
+def test_equal_orders_count_in_the_middle() -> None:
+    made, counted = prober(best(), best())
+    asyncio.run(made.once(0))
+    assert dict(counted.levels) == {Value.PROBE: 32, Value.RECALL: 32}
+
+
+def test_control_is_asked_once_for_a_while() -> None:
+    control, candidate = best(), best()
+    made, counted = prober(control, candidate)
+    for _ in range(3):
+        asyncio.run(made.once(0))
+    assert (len(control.calls), len(candidate.calls), len(counted.levels)) == (1, 3, 6)
+
+
+def test_control_is_asked_each_time_where_nothing_is_kept() -> None:
+    control = best()
+    made, _ = prober(control, best(), Probes(control_seconds=0))
+    for _ in range(2):
+        asyncio.run(made.once(0))
+    assert len(control.calls) == 2
+
+
+def test_a_spent_budget_asks_control_no_more_and_says_so() -> None:
+    control = best()
+    control.cost_dollars = 0.3
+    made, counted = prober(control, best(), Probes(control_seconds=0, max_dollars_per_hour=0.5))
+    for _ in range(5):
+        asyncio.run(made.once(0))
+    assert len(control.calls) == 2
+    assert made.error == "the probes' budget of this hour is spent"
+    assert len(counted.levels) == 10
+
+
+@pytest.mark.parametrize("fails", ["control", "candidate"])
+def test_without_both_answers_there_is_no_pair(fails: str) -> None:
+    broken = best()
+    broken.fault = BackendError("boom")
+    arms = (broken, best()) if fails == "control" else (best(), broken)
+    made, counted = prober(*arms)
+    asyncio.run(made.once(0))
+    assert counted.levels == []
+    assert made.error is not None
+    assert fails in made.error
