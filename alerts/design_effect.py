@@ -10,6 +10,9 @@ It grows with the time that is looked at: within a minute most requests come fro
 they do not. So it is measured over windows of several lengths, and each bet of a detector, which remembers only
 as far back as it needs to decide, is weighed by the one of its own length: a sudden fault is found as fast as
 if the requests were independent, a slow drift is doubted as much as it deserves.
+
+An e-value to the power 1/deff is one for independent requests (Jensen); for users who are alike it is the usual
+approximation by an effective sample size, and the bar is the simulation that has such users in it.
 """
 
 from __future__ import annotations
@@ -18,13 +21,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from alerts.guardrails import EVENTS, VALUES
 from alerts.signals import ARMS, GROUPS, LEVEL_VALUES, LEVELS, STREAMS
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from alerts.signals import Tick
 
     Array = NDArray[np.float64]
@@ -44,8 +46,8 @@ class Spread(msgspec.Struct, kw_only=True):
     trials: list[Array]
     """By scale: (r, arms, streams, groups)"""
     bad: list[Array]
-    ticks: list[int]
-    """By scale: how much of the window is over."""
+    ticks: NDArray[np.int64]
+    """(scales, r): how much of the window is over."""
     surplus: Array
     """(scales, r, arms, streams): squared deviations of finished windows."""
     expected: Array
@@ -62,7 +64,7 @@ def no_spread(runs: int = 1) -> Spread:
     return Spread(
         trials=[np.zeros(shape) for _ in range(SCALES)],
         bad=[np.zeros(shape) for _ in range(SCALES)],
-        ticks=[0] * SCALES,
+        ticks=np.zeros((SCALES, runs), dtype=np.int64),
         surplus=np.zeros((SCALES, *shape[:-1])),
         expected=np.zeros((SCALES, *shape[:-1])),
         levels=np.zeros((runs, len(VALUES), LEVELS)),
@@ -75,6 +77,7 @@ def forget(spread: Spread, which: NDArray[np.bool_]) -> None:
     for scale in range(SCALES):
         spread.trials[scale][which] = 0
         spread.bad[scale][which] = 0
+    spread.ticks[:, which] = 0
     spread.surplus[:, which] = 0
     spread.expected[:, which] = 0
     spread.levels[which] = 0
@@ -87,41 +90,51 @@ def add(spread: Spread, tick: Tick) -> bool:
     spread.bad[0] += tick.group_bad
     spread.levels += tick.values
     spread.ticks[0] += 1
-    if spread.ticks[0] < WINDOW_TICKS[0]:
+    full = spread.ticks[0] >= WINDOW_TICKS[0]
+    if not full.any():
         return False
-    for target in (1, SCALES - 1):
-        spread.trials[target] += spread.trials[0]
-        spread.bad[target] += spread.bad[0]
-        spread.ticks[target] += spread.ticks[0]
-    _finish(spread, 0)
-    if spread.ticks[1] >= WINDOW_TICKS[1]:
-        spread.trials[2] += spread.trials[1]
-        spread.bad[2] += spread.bad[1]
-        spread.ticks[2] += spread.ticks[1]
-        _finish(spread, 1)
-        if spread.ticks[2] >= WINDOW_TICKS[2]:
-            _finish(spread, 2)
+    _hand_on(spread, 0, SCALES - 1, full)
+    _hand_on(spread, 0, 1, full)
+    _finish(spread, 0, full)
+    for scale in range(1, len(WINDOW_TICKS)):
+        full = spread.ticks[scale] >= WINDOW_TICKS[scale]
+        if scale + 1 < len(WINDOW_TICKS):
+            _hand_on(spread, scale, scale + 1, full)
+        _finish(spread, scale, full)
     spread.effect = _effect(spread)
     return True
 
 
-def _finish(spread: Spread, scale: int) -> None:
+def _hand_on(spread: Spread, scale: int, target: int, full: NDArray[np.bool_]) -> None:
+    spread.trials[target][full] += spread.trials[scale][full]
+    spread.bad[target][full] += spread.bad[scale][full]
+    spread.ticks[target][full] += spread.ticks[scale][full]
+
+
+def _finish(spread: Spread, scale: int, full: NDArray[np.bool_]) -> None:
+    if not full.any():
+        return
     surplus, expected = _deviations(spread, scale)
-    spread.surplus[scale] = spread.surplus[scale] * _KEPT[scale] + surplus
-    spread.expected[scale] = spread.expected[scale] * _KEPT[scale] + expected
-    spread.trials[scale] = np.zeros_like(spread.trials[scale])
-    spread.bad[scale] = np.zeros_like(spread.bad[scale])
-    spread.ticks[scale] = 0
+    kept = _KEPT[scale]
+    spread.surplus[scale][full] = spread.surplus[scale][full] * kept + surplus[full]
+    spread.expected[scale][full] = spread.expected[scale][full] * kept + expected[full]
+    spread.trials[scale][full] = 0
+    spread.bad[scale][full] = 0
+    spread.ticks[scale][full] = 0
 
 
 def _deviations(spread: Spread, scale: int) -> tuple[Array, Array]:
-    """Return squared deviations of the groups' sums from their share, and what independent requests would have."""
+    """Return squared deviations of the groups' sums from their share, and what independent requests would have.
+
+    The share is estimated from the same sums, which takes ``sum n_g^2 / N`` of the trials' worth of variance away.
+    """
     n, k = spread.trials[scale], spread.bad[scale]
     total = n.sum(-1)
     share = k.sum(-1) / np.maximum(total, 1e-9)
     variance = share * (1 - share)
     variance[..., len(EVENTS) :] = np.minimum(variance[..., len(EVENTS) :], _value_variance(spread.levels)[:, None, :])
-    return ((k - share[..., None] * n) ** 2).sum(-1), total * variance
+    free = total - (n**2).sum(-1) / np.maximum(total, 1e-9)
+    return ((k - share[..., None] * n) ** 2).sum(-1), free * variance
 
 
 def _value_variance(levels: Array) -> Array:
@@ -137,7 +150,9 @@ def _effect(spread: Spread) -> Array:
     prior = np.full(STREAMS, _PRIOR)
     prior[len(EVENTS) :] *= 0.25  # the variance of a value is that much smaller than that of a coin, at the least
     found = np.empty_like(spread.effect)
-    for scale in range(SCALES):
-        source = scale if (spread.expected[scale] > 0).any() else last
-        found[..., scale] = (spread.surplus[source] + prior) / (spread.expected[source] + prior)
+    for scale in range(SCALES):  # before the first window of a length is over, all that is known is used
+        is_known = spread.expected[scale] > 0
+        surplus = np.where(is_known, spread.surplus[scale], spread.surplus[last])
+        expected = np.where(is_known, spread.expected[scale], spread.expected[last])
+        found[..., scale] = (surplus + prior) / (expected + prior)
     return np.maximum.accumulate(np.maximum(found, 1.0), axis=-1)

@@ -133,9 +133,7 @@ def mean_bounds(counts: Array, values: Array, alpha: float) -> tuple[Array, Arra
 def _outermost(inside: Array, edge: Array, is_inside: object) -> Array:
     """Return the point nearest to *edge* that is still inside, by bisection."""
     assert callable(is_inside)
-    far = edge.copy()
-    near = inside.copy()
-    far = np.where(is_inside(np.clip(edge, 1e-12, 1 - 1e-12)), edge, far)
+    near, far = inside, edge
     reached = is_inside(np.clip(edge, 1e-12, 1 - 1e-12))
     for _ in range(_BISECTIONS):
         middle = (near + far) / 2
@@ -165,7 +163,7 @@ def split_evidence(candidate: Array, users: Array, share: Array, odds: Array) ->
     return k * np.log(odds) - n * np.log1p((odds - 1) * rho)
 
 
-def requests_to_alarm(share: float, limit: float, threshold: float, deff: float = 1.0) -> float:
+def requests_to_alarm(share: float, limit: float, threshold: float) -> float:
     """Return about how many trials a detector needs when the share becomes *share*; infinite where it is not above.
 
     Threshold over the information of one trial, `kl`, plus what the mixture costs (its size, at most).
@@ -173,4 +171,4 @@ def requests_to_alarm(share: float, limit: float, threshold: float, deff: float 
     if share <= limit:
         return float("inf")
     information = float(kl(np.array(min(share, 1.0)), np.array(limit)))
-    return float((threshold + np.log(len(BETS))) * deff / information)
+    return float((threshold + np.log(len(BETS))) / information)

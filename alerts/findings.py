@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from alerts.evidence import kl, regret, requests_to_alarm
-from alerts.guardrails import Test
+from alerts.guardrails import COST_CEILING, Method, Value
 from alerts.judge import BOUND_ALPHA
 from alerts.verdict import Finding
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _LONGEST_SECONDS = 365 * 86400.0
 _MEAN_SPREAD = 0.1
-"""Standard deviation taken for a value of which too little is known."""
+"""Standard deviation that is taken for a value: the forecasts are rough."""
 
 
 def findings_of(judge: Judge, state: State) -> list[Finding]:
@@ -49,7 +49,14 @@ def findings_of(judge: Judge, state: State) -> list[Finding]:
                 limit=limit,
                 design_effect=deff,
                 seconds_to_detect=_seconds(_to_detect(guardrail, judge.threshold), rate),
-                seconds_to_pass=_to_pass(guardrail, float(bounds.trials[0, place]), estimate, limit, deff, rate),
+                seconds_to_pass=_to_pass(
+                    guardrail,
+                    float(bounds.trials[0, place]),
+                    estimate,
+                    limit,
+                    deff,
+                    float(state.trial_rate[0, place]),
+                ),
             )
         )
     return found
@@ -57,19 +64,20 @@ def findings_of(judge: Judge, state: State) -> list[Finding]:
 
 def _to_detect(guardrail: Guardrail, threshold: float) -> float:
     """Return how many trials (bad events, of a test between arms) a fault of twice the limit takes."""
-    if guardrail.test is Test.SHARE:
-        return requests_to_alarm(min(1.0, 2 * guardrail.share_limit), guardrail.share_limit, threshold)
-    if guardrail.test is Test.BETWEEN:  # twice as many, at an even split
+    if guardrail.test is Method.SHARE:
+        return requests_to_alarm(2 * guardrail.share_limit, guardrail.share_limit, threshold)
+    if guardrail.test is Method.BETWEEN:  # twice as many, at an even split
         return (threshold + 2) / float(kl(np.array(2 / 3), np.array(1 / 2)))
-    bet = min(0.95 / (1 - guardrail.floor), guardrail.limit / _MEAN_SPREAD**2)
-    return (threshold + 2) / max(1e-9, bet * guardrail.limit - (bet * _MEAN_SPREAD) ** 2 / 2)
+    shift = 1 / COST_CEILING if guardrail.signal is Value.COST else guardrail.limit
+    bet = min(0.95 / (1 - guardrail.floor), shift / _MEAN_SPREAD**2)
+    return (threshold + 2) / max(1e-9, bet * shift - (bet * _MEAN_SPREAD) ** 2 / 2)
 
 
 def _to_pass(
     guardrail: Guardrail, trials: float, estimate: float, limit: float, deff: float, rate: float
 ) -> float | None:
     """Return how long until the bound is on the right side of the limit, if the estimate stays."""
-    if guardrail.test is Test.MEAN:
+    if guardrail.test is Method.MEAN:
         shift = estimate - limit
         information = (shift / _MEAN_SPREAD) ** 2 / 2 if shift > 0 else 0.0
     else:

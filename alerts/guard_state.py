@@ -16,6 +16,7 @@ from alerts.signals import ArmSignals, Signals, no_tick
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from alerts.guardrails import Guardrail
     from alerts.judge import Judge, State
     from alerts.relative_limit import ControlLatency
 
@@ -36,6 +37,7 @@ class Saved(msgspec.Struct, kw_only=True):
     split_log_r: list[float]
     deff: list[float]
     rate: list[float]
+    trial_rate: list[float]
     has_breached: list[bool]
     requests: list[float]
     trials: list[list[float]]
@@ -52,11 +54,12 @@ class Saved(msgspec.Struct, kw_only=True):
 def saved_of(state: State, judge: Judge, cursors: dict[str, Signals], **about: Any) -> Saved:
     """Return what to save of the only run."""
     return Saved(
-        guardrails=[each.name for each in judge.guardrails],
+        guardrails=[_identity(each) for each in judge.guardrails],
         log_r=state.log_r[0].tolist(),
         split_log_r=state.split_log_r[0].tolist(),
         deff=state.deff[0].tolist(),
         rate=state.rate[0].tolist(),
+        trial_rate=state.trial_rate[0].tolist(),
         has_breached=state.has_breached[0].tolist(),
         requests=state.stage.requests[0].tolist(),
         trials=state.stage.trials[0].tolist(),
@@ -70,10 +73,11 @@ def saved_of(state: State, judge: Judge, cursors: dict[str, Signals], **about: A
 def restored(saved: Saved, judge: Judge) -> State:
     """Return the state that was saved; detectors of other guardrails than today's begin afresh."""
     state = judge.begin()
-    if saved.guardrails == [each.name for each in judge.guardrails] and len(saved.log_r) == state.log_r.shape[1]:
+    if saved.guardrails == [_identity(each) for each in judge.guardrails] and len(saved.log_r) == state.log_r.shape[1]:
         state.log_r[0] = saved.log_r
         state.deff[0] = saved.deff
         state.rate[0] = saved.rate
+        state.trial_rate[0] = saved.trial_rate
         state.has_breached[0] = saved.has_breached
     state.split_log_r[0] = saved.split_log_r
     state.stage = replace(
@@ -84,6 +88,11 @@ def restored(saved: Saved, judge: Judge) -> State:
         values=np.array([saved.values]),
     )
     return state
+
+
+def _identity(guardrail: Guardrail) -> str:
+    """Return what its evidence is about: with another limit it is none."""
+    return f"{guardrail.name} {guardrail.signal} {guardrail.test} {guardrail.limit!r}"
 
 
 def _core(signals: Signals) -> Signals:
@@ -107,7 +116,7 @@ def pack_spread(state: State, control: ControlLatency) -> str:
     arrays = [*spread.trials, *spread.bad, spread.surplus, spread.expected, spread.levels, spread.effect]
     arrays += [state.recent_bad, control.counts]
     packed = zlib.compress(b"".join(array.astype("<f4").tobytes() for array in arrays), 1)
-    about = msgspec.json.encode(spread.ticks).decode()
+    about = msgspec.json.encode(spread.ticks[:, 0].tolist()).decode()
     return f"{about}|{base64.b85encode(packed).decode()}"
 
 
@@ -128,7 +137,7 @@ def unpack_spread(text: str, state: State, control: ControlLatency) -> None:
     for array in arrays:
         array[:] = flat[at : at + array.size].reshape(array.shape)
         at += array.size
-    spread.ticks = ticks
+    spread.ticks[:, 0] = ticks
     state.spread = spread
 
 

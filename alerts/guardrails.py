@@ -49,7 +49,7 @@ COST_CEILING = 4.0
 """Times the cost limit: what costs more counts as this much."""
 
 
-class Test(StrEnum):
+class Method(StrEnum):
     """How a guardrail is tested."""
 
     SHARE = "share"
@@ -67,7 +67,7 @@ class Guardrail(msgspec.Struct, frozen=True, kw_only=True):
     words: str
     """What must hold, for people; ``{limit}`` is filled in."""
     signal: Event | Value
-    test: Test
+    test: Method
     limit: float
     """Seconds, ratio, share, margin or dollars, as `words` says."""
     report_only: bool = False
@@ -127,15 +127,15 @@ def default_guardrails(p95_seconds: float) -> tuple[Guardrail, ...]:
 
 
 def _share(name: str, signal: Event, limit: float, words: str) -> Guardrail:
-    return Guardrail(name=name, words=words, signal=signal, test=Test.SHARE, limit=limit)
+    return Guardrail(name=name, words=words, signal=signal, test=Method.SHARE, limit=limit)
 
 
 def _between(name: str, signal: Event, limit: float, words: str) -> Guardrail:
-    return Guardrail(name=name, words=words, signal=signal, test=Test.BETWEEN, limit=limit)
+    return Guardrail(name=name, words=words, signal=signal, test=Method.BETWEEN, limit=limit)
 
 
 def _mean(name: str, signal: Value, limit: float, words: str) -> Guardrail:
-    return Guardrail(name=name, words=words, signal=signal, test=Test.MEAN, limit=limit)
+    return Guardrail(name=name, words=words, signal=signal, test=Method.MEAN, limit=limit)
 
 
 def with_overrides(
@@ -156,9 +156,9 @@ def with_overrides(
 def check_guardrails(guardrails: tuple[Guardrail, ...]) -> str | None:
     """Return what is wrong with them; None: nothing."""
     for each in guardrails:
-        if each.test is Test.SHARE and each.share_limit >= 1:
+        if each.test is Method.SHARE and each.share_limit >= 1:
             return f"{each.name}: a share must be below 1"
-        if each.test is Test.MEAN and each.signal is not Value.COST and each.limit >= PAIRED_RANGE:
+        if each.test is Method.MEAN and each.signal is not Value.COST and each.limit >= PAIRED_RANGE:
             return f"{each.name}: a margin must be below {PAIRED_RANGE}"
         if each.name == "p95_relative" and each.limit < 1:
             return "p95_relative: a ratio must be at least 1"

@@ -27,6 +27,8 @@ def bucket_of(seconds: float) -> int:
     """Return the bucket of a latency."""
     if not seconds > _SMALLEST:
         return 0
+    if math.isinf(seconds):
+        return BUCKETS - 1
     mantissa, exponent = math.frexp(seconds / _SMALLEST)
     return min(BUCKETS - 1, int((exponent - 1) * _PARTS + (mantissa * 2 - 1) * _PARTS))
 

@@ -26,7 +26,7 @@ from alerts.evidence import (
     share_evidence,
     split_evidence,
 )
-from alerts.guardrails import EVENTS, VALUES, Guardrail, Test
+from alerts.guardrails import EVENTS, VALUES, Guardrail, Method
 from alerts.signals import LEVEL_VALUES, Tick, no_tick
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ class State(msgspec.Struct, kw_only=True):
     stage: Tick
     """Sums of the stage."""
     rate: Array
-    """(r, guardrails): trials (between: bad events) a tick, of late."""
+    """(r, guardrails): what a detector learns from a tick, of late: trials, or between arms bad events."""
+    trial_rate: Array
+    """(r, guardrails): trials of the candidate a tick, of late."""
     recent_bad: Array
     """(r, arms, events, groups): bad events of late."""
     spread: Spread
@@ -95,7 +97,7 @@ class Judge:
         self._tables = {
             place: mean_evidence_table(LEVEL_VALUES, each.floor, self._bets[place])
             for place, each in enumerate(self.guardrails)
-            if each.test is Test.MEAN
+            if each.test is Method.MEAN
         }
 
     def begin(self, runs: int = 1) -> State:
@@ -106,6 +108,7 @@ class Judge:
             deff=np.ones((runs, len(self._owner))),
             stage=no_tick(runs),
             rate=np.zeros((runs, len(self.guardrails))),
+            trial_rate=np.zeros((runs, len(self.guardrails))),
             recent_bad=np.zeros((runs, 2, len(EVENTS), no_tick().group_bad.shape[-1])),
             spread=no_spread(runs),
             has_breached=np.zeros((runs, len(self.guardrails)), dtype=bool),
@@ -130,10 +133,13 @@ class Judge:
         log_split = split_evidence(tick.new_users[:, 1], users, share, np.array(SPLIT_ODDS))
         state.split_log_r = detector_step(state.split_log_r, log_split)
         state.stage = _added(state.stage, tick)
-        state.rate = state.rate * _RATE_KEPT + self._counted(tick) * (1 - _RATE_KEPT)
+        counted, trials = self._counted(tick)
+        state.rate = state.rate * _RATE_KEPT + counted * (1 - _RATE_KEPT)
+        state.trial_rate = state.trial_rate * _RATE_KEPT + trials * (1 - _RATE_KEPT)
         state.recent_bad = state.recent_bad * _RECENT_KEPT + tick.group_bad[:, :, : len(EVENTS)]
+        is_measured_anew = design_effect.add(state.spread, tick)
         state.has_breached |= (self.evidence(state) >= self.threshold) & self._is_of_many(state)
-        if design_effect.add(state.spread, tick):
+        if is_measured_anew:
             self._weigh(state, self._weights(state))
 
     def evidence(self, state: State) -> Array:
@@ -153,35 +159,36 @@ class Judge:
 
     def _evidence(self, place: int, tick: Tick) -> Array:
         guardrail, bets = self.guardrails[place], self._bets[place]
-        if guardrail.test is Test.MEAN:
+        if guardrail.test is Method.MEAN:
             table: Array = tick.values[:, VALUES.index(guardrail.signal)] @ self._tables[place]
             return table
         event = EVENTS.index(guardrail.signal)
         bad, trials = tick.bad[:, :, event], tick.trials[:, :, event]
-        if guardrail.test is Test.SHARE:
+        if guardrail.test is Method.SHARE:
             return share_evidence(bad[:, 1], trials[:, 1], guardrail.share_limit, bets)
         return between_evidence(bad[:, 1], bad.sum(-1), _share(trials), bets)
 
-    def _counted(self, tick: Tick) -> Array:
-        """Return what each detector learns from (r, guardrails): trials, or bad events of both arms."""
-        columns = []
+    def _counted(self, tick: Tick) -> tuple[Array, Array]:
+        """Return (r, guardrails) what each detector learns from, trials or between arms bad events, and the trials."""
+        counted, trials = [], []
         for each in self.guardrails:
-            if each.test is Test.MEAN:
-                columns.append(tick.values[:, VALUES.index(each.signal)].sum(-1))
-            elif each.test is Test.SHARE:
-                columns.append(tick.trials[:, 1, EVENTS.index(each.signal)])
+            if each.test is Method.MEAN:
+                trials.append(tick.values[:, VALUES.index(each.signal)].sum(-1))
             else:
-                columns.append(tick.bad[:, :, EVENTS.index(each.signal)].sum(-1))
-        return np.stack(columns, -1)
+                trials.append(tick.trials[:, 1, EVENTS.index(each.signal)])
+            is_between = each.test is Method.BETWEEN
+            counted.append(tick.bad[:, :, EVENTS.index(each.signal)].sum(-1) if is_between else trials[-1])
+        return np.stack(counted, -1), np.stack(trials, -1)
 
     def _is_of_many(self, state: State) -> NDArray[np.bool_]:
         """Return where bad events (r, guardrails) come from enough users, or from as many as there are."""
         bad = state.recent_bad[:, 1]
         exposed = (state.spread.trials[-1] + state.spread.trials[0])[:, 1, : len(EVENTS)]
-        enough = _effective_groups(bad) >= np.minimum(MIN_USERS, 0.5 * _effective_groups(exposed)) - 1e-9
+        there = _effective_groups(exposed)
+        enough = (there > 0) & (_effective_groups(bad) >= np.minimum(MIN_USERS, 0.5 * there) - 1e-9)
         return np.stack(
             [
-                np.ones(len(bad), dtype=bool) if each.test is Test.MEAN else enough[:, EVENTS.index(each.signal)]
+                np.ones(len(bad), dtype=bool) if each.test is Method.MEAN else enough[:, EVENTS.index(each.signal)]
                 for each in self.guardrails
             ],
             -1,
@@ -191,10 +198,10 @@ class Judge:
         """Return the design effects (r, scales) that the evidence of a guardrail is weighed by."""
         guardrail = self.guardrails[place]
         effect = state.spread.effect
-        if guardrail.test is Test.MEAN:
+        if guardrail.test is Method.MEAN:
             return effect[:, 1, len(EVENTS) + VALUES.index(guardrail.signal)]
         event = EVENTS.index(guardrail.signal)
-        if guardrail.test is Test.SHARE:
+        if guardrail.test is Method.SHARE:
             return effect[:, 1, event]
         # the variance of k - rho K, with a design effect of its own in each arm
         rho = _share(state.stage.trials[:, :, event])[:, None]
@@ -224,10 +231,10 @@ class Judge:
     def _information(self, place: int, state: State) -> Array:
         """Return the nats (r, bets) that a trial adds on average where the bet is the best one."""
         guardrail, bets = self.guardrails[place], self._bets[place]
-        if guardrail.test is Test.SHARE:
+        if guardrail.test is Method.SHARE:
             limit = guardrail.share_limit
             return kl(limit + bets * limit * (1 - limit), np.array(limit))[None]
-        if guardrail.test is Test.BETWEEN:
+        if guardrail.test is Method.BETWEEN:
             rho = _share(state.stage.trials[:, :, EVENTS.index(guardrail.signal)])[:, None]
             return np.maximum(kl(bets * rho / (1 + (bets - 1) * rho), np.clip(rho, 1e-6, 1 - 1e-6)), 1e-9)
         levels = state.spread.levels[:, VALUES.index(guardrail.signal)]
@@ -239,7 +246,7 @@ class Judge:
     def _bound(self, place: int, state: State, alpha: float) -> tuple[NDArray[Any], ...]:
         guardrail = self.guardrails[place]
         deff = self.effect(place, state)[:, -1]
-        if guardrail.test is Test.MEAN:
+        if guardrail.test is Method.MEAN:
             counts = state.stage.values[:, VALUES.index(guardrail.signal)]
             n = counts.sum(-1)
             total = (counts * LEVEL_VALUES).sum(-1)
@@ -249,15 +256,17 @@ class Judge:
         event = EVENTS.index(guardrail.signal)
         bad, trials = state.stage.bad[:, :, event], state.stage.trials[:, :, event]
         estimate = bad[:, 1] / np.maximum(trials[:, 1], 1e-9)
-        lower, upper = share_bounds(bad[:, 1] / deff, trials[:, 1] / deff, alpha)
+        each_alpha = alpha / 2 if guardrail.test is Method.BETWEEN else alpha  # two bounds may fail
+        lower, upper = share_bounds(bad[:, 1] / deff, trials[:, 1] / deff, each_alpha)
         limit = np.full_like(estimate, guardrail.share_limit)
-        if guardrail.test is Test.BETWEEN:
+        if guardrail.test is Method.BETWEEN:
             effect = state.spread.effect[:, 0, event, -1]
-            least, _ = share_bounds(bad[:, 0] / effect, trials[:, 0] / effect, alpha)
+            least, _ = share_bounds(bad[:, 0] / effect, trials[:, 0] / effect, each_alpha)
             limit = least + guardrail.limit
         is_passed = (trials[:, 1] > 0) & (upper <= limit)
-        if guardrail.test is Test.BETWEEN:
-            is_passed |= (trials[:, 0] == 0) & (trials[:, 1] > 0)  # nobody is left in control
+        if guardrail.test is Method.BETWEEN:
+            requests = state.stage.requests
+            is_passed |= (requests[:, 0] == 0) & (requests[:, 1] > 0)  # nobody is left in control
         return trials[:, 1], bad[:, 1], estimate, lower, upper, limit, is_passed
 
 
@@ -265,9 +274,9 @@ _COLUMNS = ("trials", "bad", "estimate", "lower", "upper", "harm_limit", "is_pas
 
 
 def _bets(guardrail: Guardrail) -> Array:
-    if guardrail.test is Test.SHARE:
+    if guardrail.test is Method.SHARE:
         return share_bets(guardrail.share_limit)
-    return np.array(ODDS) if guardrail.test is Test.BETWEEN else mean_bets(guardrail.floor)
+    return np.array(ODDS) if guardrail.test is Method.BETWEEN else mean_bets(guardrail.floor)
 
 
 def _share(trials: Array) -> Array:

@@ -109,12 +109,14 @@ class Judging:
                 self._note(name, signals.at, now)
                 self.examples[name] = signals.examples
                 before = self.cursors.get(name)
-                if before is None and self._is_new:
-                    before = signals  # what was before the guard's time is nobody's tick
+                is_old = signals.at - signals.started_at > _FORGOTTEN_SECONDS
+                if before is None and (self._is_new or is_old):
+                    before = signals  # what was before the guard's time, or was judged and forgotten, is nobody's tick
                 if before is not None:
                     signals, before = core_tick(signals, before)
-                total += tick_of(signals, before)
+                added = tick_of(signals, before)
                 latency += as_counts(latency_since(signals, before, 0))
+                total += added
             except (InvalidSignals, msgspec.MsgspecError) as exc:
                 self.invalid[name] = str(exc)
                 continue
@@ -171,8 +173,6 @@ class Judging:
         """Return what is known after this tick; the findings are those of the last time they were worked out."""
         findings = list(before.findings) if before and before.rollout == self.rollout else []
         judgement = judge(findings, holds, extended_stages=extended_stages(record.ramp, now))
-        if not findings and judgement.verdict is Verdict.ADVANCE:
-            judgement = Judgement(verdict=Verdict.HOLD, reason="not judged yet", hold=HoldReason.INCONCLUSIVE)
         if not self.share_percent:  # nobody has the candidate: there is nothing to judge
             reason = "rolled back" if record.is_rolled_back else "nobody has the candidate"
             judgement = Judgement(verdict=Verdict.HOLD, reason=reason)

@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from alerts.guardrails import EVENTS, PAIRED_RANGE, VALUES
+from alerts.histogram import BUCKETS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -78,6 +79,8 @@ class Signals(msgspec.Struct, kw_only=True):
 
     at: float
     """Unix seconds."""
+    started_at: float = 0.0
+    """Unix seconds since when it counts."""
     stage: str = ""
     """Of which the users are new."""
     arms: tuple[ArmSignals, ArmSignals] = msgspec.field(default_factory=lambda: (ArmSignals(), ArmSignals()))
@@ -144,6 +147,8 @@ def tick_of(now: Signals, before: Signals | None) -> Tick:
         array = getattr(told, name)
         if not np.isfinite(array).all() or (array < -1e-9).any():
             raise InvalidSignals(f"{name}: a count is negative, fell, or is not finite")
+    for arm in range(ARMS):
+        _check_latency(now.arms[arm].latency, before.arms[arm].latency if before else {})
     if before is not None and told.requests.sum() > _MOST_REQUESTS_A_SECOND * max(1.0, now.at - before.at + 5):
         raise InvalidSignals("requests: more than one replica can serve")
     if (told.bad > told.trials).any() or (told.group_bad > told.group_trials + 1e-9).any():
@@ -151,10 +156,24 @@ def tick_of(now: Signals, before: Signals | None) -> Tick:
     return told
 
 
-def paired_levels(difference: Array) -> NDArray[np.int64]:
-    """Return the levels of candidate's less control's quality, rounded toward healthy."""
+def _check_latency(now: Mapping[int, int], before: Mapping[int, int]) -> None:
+    is_wrong = any(not 0 <= bucket < BUCKETS or count < before.get(bucket, 0) for bucket, count in now.items())
+    if is_wrong or not before.keys() <= now.keys():
+        raise InvalidSignals("latency: a count is negative, fell, or is of no bucket")
+
+
+def levels_of(values: Array, dither: Array) -> NDArray[np.int64]:
+    """Return the levels of values in [0, 1], rounded up or down by *dither*, which is uniform in [0, 1).
+
+    So the mean is kept, and with it what an e-value promises, which is linear in each value.
+    """
+    return np.minimum(np.floor(np.clip(values, 0, 1) * (LEVELS - 1) + dither), LEVELS - 1).astype(np.int64)
+
+
+def paired_levels(difference: Array, dither: Array) -> NDArray[np.int64]:
+    """Return the levels of candidate's less control's quality."""
     clipped = np.clip(difference, -PAIRED_RANGE, PAIRED_RANGE)
-    return np.ceil((clipped / PAIRED_RANGE + 1) / 2 * (LEVELS - 1) - 1e-9).astype(np.int64)
+    return levels_of((clipped / PAIRED_RANGE + 1) / 2, dither)
 
 
 def latency_since(now: Signals, before: Signals | None, arm: int) -> dict[int, int]:
@@ -164,6 +183,8 @@ def latency_since(now: Signals, before: Signals | None, arm: int) -> dict[int, i
 
 
 def _as_arrays(signals: Signals) -> Tick:
+    if any(level < 0 for levels in signals.values for level in levels):
+        raise InvalidSignals("values: a level is below zero")
     try:
         values = np.zeros((1, len(VALUES), LEVELS))
         for place, levels in enumerate(signals.values):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from alerts.guardrails import Test
+from alerts.guardrails import Method
 from flags.ramp import Verdict
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     guardrail: str
     words: str
     """What must hold."""
-    test: Test
+    test: Method
     is_enforced: bool
     is_breached: bool
     is_passed: bool
@@ -109,6 +109,8 @@ def judge(
     if holds:
         worst_hold = min(holds, key=list(HoldReason).index)
         return Judgement(verdict=Verdict.HOLD, reason=worst_hold.value, hold=worst_hold)
+    if not findings:
+        return Judgement(verdict=Verdict.HOLD, reason="not judged yet", hold=HoldReason.INCONCLUSIVE)
     unsure = [each.guardrail for each in findings if each.is_enforced and not each.is_passed]
     if not unsure:
         return Judgement(verdict=Verdict.ADVANCE, reason="every guardrail is proved to hold")
@@ -121,9 +123,9 @@ def sentence(finding: Finding) -> str:
     """Return the evidence in one sentence."""
     about = f"{finding.bad:g} of {finding.trials:g}"
     match finding.test:
-        case Test.SHARE:
+        case Method.SHARE:
             seen = f"{about} ({finding.estimate:.1%}, surely over {finding.lower:.1%})"
-        case Test.BETWEEN:
+        case Method.BETWEEN:
             seen = f"{about} ({finding.estimate:.2%}; {finding.limit:.2%} would do)"
         case _:
             seen = f"{finding.estimate:.3f} on average of {finding.trials:g}, surely under {finding.upper:.3f}"

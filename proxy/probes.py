@@ -168,7 +168,7 @@ class Prober:
         self._measure(Role.CONTROL, control)
         pairs = {Value.PROBE: candidate.ndcg - control.ndcg, Value.RECALL: candidate.recall - control.recall}
         for value, difference in pairs.items():
-            self._count(value, int(paired_levels(np.array([difference]))[0]))
+            self._count(value, int(paired_levels(np.array(difference), np.array(random.random()))))  # noqa: S311 - no secret
 
     async def _of_control(self, number: int, probe: Probe) -> Quality | None:
         now = time.monotonic()

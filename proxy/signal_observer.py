@@ -6,6 +6,7 @@ request whose arm was not the flag's free choice (a latch, a candidate that load
 
 from __future__ import annotations
 
+import random
 import time
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ class SignalObserver:
         p95_seconds: float,
         cost_limit_dollars: float,
         stage: Callable[[], str],
+        dither: Callable[[], float] = random.random,
     ) -> None:
         self.key = f"{{{prefix}}}:signals"
         self.limits_key = f"{{{prefix}}}:limits"
@@ -57,7 +59,8 @@ class SignalObserver:
         self._p95_seconds = p95_seconds
         self._cost_ceiling = COST_CEILING * cost_limit_dollars
         self._stage = stage
-        self.signals = Signals(at=0.0)
+        self._dither = dither
+        self.signals = Signals(at=0.0, started_at=time.time())
         self.relative_limit_seconds: float | None = None
         self._minute = 0
         self._bad_of_user: dict[tuple[str, Event], int] = {}
@@ -113,7 +116,7 @@ class SignalObserver:
         if exposure.assignment.arm is not Arm.CANDIDATE:
             return
         share = max(0.0, 1 - dollars / self._cost_ceiling)
-        level = -int(-share * (LEVELS - 1) // 1)
+        level = int(share * (LEVELS - 1) + self._dither())  # as `alerts.signals.levels_of`, for one
         levels = self.signals.values[_COST]
         levels[level] = levels.get(level, 0) + 1
         arm.group_trials[_COST_STREAM][exposure.user_group] += 1

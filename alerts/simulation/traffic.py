@@ -166,7 +166,8 @@ class Streams:
         if self._taste is not None:
             icc = self._scenario.traffic.heavy_user_icc
             difference = difference + np.sqrt(icc) * 0.15 * self._taste[run, user]
-        sums.pairs(Value.RECALL, tick, run, user % GROUPS, difference)
+        level = paired_levels(difference, self._rng.random(len(difference)))
+        sums.pairs(Value.RECALL, tick, run, user % GROUPS, level)
 
     def _recall_difference(self, second: Ints) -> Array:
         """Return candidate's less control's recall of ten relevant documents, for queries as hard for both arms."""
@@ -250,9 +251,8 @@ class _Sums:
         found = np.bincount(tick * self._runs + run, weight, minlength=BLOCK_TICKS * self._runs)
         self._new_users[:, :, arm] = found.reshape(BLOCK_TICKS, self._runs)
 
-    def pairs(self, value: Value, tick: Ints, run: Ints, group: Ints, difference: Array) -> None:
-        """Count paired differences."""
-        level = paired_levels(difference)
+    def pairs(self, value: Value, tick: Ints, run: Ints, group: Ints, level: Ints) -> None:
+        """Count levels of paired differences."""
         row = VALUES.index(value)
         place = tick * self._runs + run
         size = BLOCK_TICKS * self._runs

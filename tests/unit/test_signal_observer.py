@@ -131,13 +131,21 @@ def test_the_limit_of_control_counts_from_when_it_is_known() -> None:
     assert seen.relative_limit_seconds is None
 
 
-def test_cost_is_counted_of_the_candidate_only_rounded_toward_healthy() -> None:
-    seen = observer()
+def test_cost_is_counted_of_the_candidate_only_and_rounding_keeps_the_mean() -> None:
+    dither = iter([0.5, 0.9])
+    seen = SignalObserver(
+        prefix="x",
+        instance_id="a",
+        p95_seconds=0.6,
+        cost_limit_dollars=0.002,
+        stage=lambda: "",
+        dither=lambda: next(dither),
+    )
     seen.observe(exposure(attempts=(attempt(cost_dollars=0.0021),)))
     seen.observe(exposure(attempts=(attempt(cost_dollars=1.0),)))
     seen.observe(exposure(assignment=CONTROL, attempts=(attempt(cost_dollars=0.004),)))
-    # 1 - 0.0021 / 0.008 = 0.7375, in 64ths 47.2, rounded up
-    assert seen.signals.values[VALUES.index(Value.COST)] == {48: 1, 0: 1}
+    # 1 - 0.0021 / 0.008 = 0.7375, in 64ths 47.2: up in one of five
+    assert seen.signals.values[VALUES.index(Value.COST)] == {47: 1, 0: 1}
     assert seen.signals.arms[0].dollars == 0.004
 
 

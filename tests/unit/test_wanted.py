@@ -22,7 +22,7 @@ LINKS = Links(dashboard="https://ops/", traces="https://traces/{trace_id}", runb
 FINDING = Finding(
     guardrail="errors",
     words="at most 1 % of the candidate's requests fail",
-    test=guardrails.Test.SHARE,
+    test=guardrails.Method.SHARE,
     is_enforced=True,
     is_breached=True,
     is_passed=False,
