@@ -60,9 +60,13 @@ class Fleet:
         ]
 
     def __enter__(self) -> Self:
-        for proxy in self.proxies:
-            proxy.start()
-        self.wait_until_agreed()
+        try:
+            for proxy in self.proxies:
+                proxy.start()
+            self.wait_until_agreed()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
