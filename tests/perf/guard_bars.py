@@ -57,7 +57,7 @@ _COLUMNS = ("scenario", "bar", "rule", "false rollbacks", "found", "s median", "
 
 def _rows(name: str, bar: str, summary: dict[str, Any]) -> list[list[str]]:
     rows = []
-    for place, rule in enumerate(summary["rules"]):
+    for rule in summary["rules"]:
         times = [
             f"{each[q]:,.0f}" if (each := rule.get(key)) else "-"
             for key in ("seconds_to_verdict", "candidate_requests_to_verdict")
