@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from proxy.errors import Forbidden, Unauthorized
@@ -9,7 +10,7 @@ from proxy.secrets import hash_key, matches_any
 from proxy.settings import ControlToken
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from proxy.settings import Auth
 
@@ -26,7 +27,10 @@ def presented_key(headers: Mapping[str, str]) -> str:
 class Keys:
     """Checks the keys of both planes."""
 
-    def __init__(self, auth: Auth, control_tokens: Sequence[ControlToken]) -> None:
+    def __init__(
+        self, auth: Auth, control_tokens: Sequence[ControlToken], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._clock = clock
         self._data = auth.data_keys
         self._control = tuple(control_tokens)
 
@@ -40,8 +44,15 @@ class Keys:
         if self._data and not matches_any(key, self._data):
             raise Unauthorized("no valid API key: send it as `Authorization: Bearer ...`")
 
+    def _has_expired(self, token: ControlToken) -> bool:
+        return token.expires_at is not None and self._clock() >= token.expires_at.timestamp()
+
     def actor(self, key: str) -> ControlToken | None:
-        """Return the named token that *key* is; None: none."""
+        """Return the named token that *key* is; None: none, or one that has expired."""
+        found = self._token(key)
+        return None if found is None or self._has_expired(found) else found
+
+    def _token(self, key: str) -> ControlToken | None:
         found = None
         for token in self._control if key else ():
             if matches_any(key, [token.key]):
@@ -52,11 +63,13 @@ class Keys:
         """Return the actor of a call to the control plane.
 
         Raises:
-            Unauthorized: the key is unknown.
+            Unauthorized: the key is unknown, or has expired.
             Forbidden: its role may not do this.
 
         """
-        actor = self.actor(key)
+        actor = self._token(key)
+        if actor is not None and self._has_expired(actor):
+            raise Unauthorized(f"the control token of {actor.name} expired at {actor.expires_at}")
         if actor is None:
             raise Unauthorized("no valid control token: send it as `Authorization: Bearer ...`")
         if _RANKS[actor.role] < _RANKS[role]:

@@ -6,6 +6,7 @@ the later wins. A name that is unknown or a value out of bounds stops the start,
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -58,6 +59,8 @@ class ControlToken(Section, frozen=True):
     key: str
     """``sha256:...`` as printed by ``rerank-canary new-key``."""
     role: Literal["viewer", "operator", "admin"] = "viewer"
+    expires_at: Annotated[datetime, Meta(tz=True)] | None = None
+    """From then on it is refused, such as ``2027-01-31T00:00:00Z``. None: it does not expire."""
 
 
 class Auth(Section, frozen=True):
