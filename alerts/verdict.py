@@ -49,7 +49,7 @@ GRACE_SECONDS = {
     HoldReason.INVALID: 30.0,
     HoldReason.SPLIT: 60.0,
     HoldReason.NO_TRAFFIC: 600.0,
-    HoldReason.FLAG_STALE: 45.0,
+    HoldReason.FLAG_STALE: 30.0,
 }
 """How long it lasts before somebody is told. `INCONCLUSIVE` is told when the stage's time is over."""
 DEADLINE_STAGES = 2.0

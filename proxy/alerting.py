@@ -52,7 +52,7 @@ class Alerting:
         self._guard = guard
         self._budget = budget
         self._behind_since: float | None = None
-        self._health = Health(rollout.membership)
+        self._health = Health(rollout.membership, settings.flag.poll_seconds)
         self._client = new_client()
         self.notifiers = [_notifier(name, each, self._client) for name, each in settings.alerts.receivers.items()]
         self.outbox = Outbox(store, settings.store.prefix)

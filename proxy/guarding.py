@@ -58,7 +58,7 @@ def make_guard(
         control=control,
         lease=membership,
         relative_ratio=guardrails_of(settings)["p95_relative"].limit,
-        health=Health(membership),
+        health=Health(membership, settings.flag.poll_seconds),
         on_report=on_report,
     )
 

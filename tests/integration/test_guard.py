@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import signal
 import time
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from tests.conftest import require_part
@@ -16,10 +19,12 @@ from tests.parts.callers import QUICK, Callers, ask_all
 from tests.parts.cross_encoder import CrossEncoderServer, by_words, json_answer
 from tests.parts.fleet import Fleet, unleash_env
 from tests.parts.http_server import HttpAnswer
+from tests.parts.network import Network, are_namespaces_here
 from tests.parts.programs import eventually
 from tests.parts.prometheus import Prometheus, is_prometheus_here
 from tests.parts.receiver import ScriptedReceiver
 from tests.parts.redis_server import RedisServer, is_redis_here
+from tests.parts.relay import Relay
 from tests.parts.unleash import CLIENT_TOKEN
 
 if TYPE_CHECKING:
@@ -63,16 +68,20 @@ def probes(folder: Path) -> Path:
 class Site:
     """All servers of one rollout, and who is told."""
 
-    def __init__(self, unleash: Unleash, folder: Path) -> None:
+    def __init__(self, unleash: Unleash, folder: Path, network: Network | None = None) -> None:
+        host = network.address if network else "127.0.0.1"
         self.unleash = unleash
         self.flag = new_flag_name()
         unleash.admin.create_rollout(self.flag, 50)
-        self.candidate = CrossEncoderServer()
+        self.candidate = CrossEncoderServer(host)
         self.on_call = ScriptedReceiver(HttpAnswer(200))
-        self.alertmanager = Alertmanager(folder / "alertmanager", self.on_call.url)
-        self.redis = RedisServer(folder / "redis")
+        self.alertmanager = Alertmanager(folder / "alertmanager", self.on_call.url, host=host)
+        self.redis = RedisServer(folder / "redis", *([host] if network else []))
+        self.relay = Relay(unleash.url.removesuffix("/api"), host)
         self.folder = folder
-        self.fleet = Fleet(folder, 3, unleash_env(unleash, self.flag, self.redis.url) | self._env(), prefix=self.flag)
+        redis_url = f"redis://{host}:{self.redis.port}/0"
+        env = unleash_env(unleash, self.flag, redis_url, url=f"{self.relay.url}/api" if network else None)
+        self.fleet = Fleet(folder, 3, env | self._env(), prefix=self.flag, network=network)
         targets = [proxy.control_url.removeprefix("http://") for proxy in self.fleet.proxies]
         self.prometheus = Prometheus(folder / "prometheus", targets, self.alertmanager.url)
 
@@ -82,7 +91,7 @@ class Site:
             "RERANK_CANARY__BACKENDS__GPT__STAND_IN_DELAY_SECONDS": "0.3",
             "RERANK_CANARY__BACKENDS__CE__KIND": "remote",
             "RERANK_CANARY__BACKENDS__CE__API": "tei",
-            "RERANK_CANARY__BACKENDS__CE__BASE_URL": f"http://127.0.0.1:{self.candidate.server.port}",
+            "RERANK_CANARY__BACKENDS__CE__BASE_URL": f"http://{self.candidate.server.host}:{self.candidate.server.port}",
             "RERANK_CANARY__ARMS__CANDIDATE": "ce",
             "RERANK_CANARY__FALLBACK__BREAKER_SECONDS": "1",
             "RERANK_CANARY__PROBES__FILE": str(probes(self.folder)),
@@ -277,13 +286,127 @@ def test_a_candidate_that_cannot_be_judged_for_want_of_a_store_is_told_and_not_r
     assert site.rollback() is None
 
 
+def test_a_flag_server_that_hangs_is_told_and_neither_rolls_back_nor_promotes(site: Site) -> None:
+    site.begin()
+    told = len(site.on_call.requests)
+    site.unleash.program.freeze()
+    try:
+        with Callers(site.fleet.proxies[0].url, USERS, threads=2) as callers:
+            eventually(lambda: of_kind(site, "FlagStale", told), timeout_seconds=60)
+        assert callers.failed == []
+        assert site.guard()["judgement"]["hold"] == "flag_stale"
+    finally:
+        site.unleash.program.thaw()
+    eventually(
+        lambda: any(each["status"] == "resolved" for each in of_kind(site, "FlagStale", told)), timeout_seconds=30
+    )
+    assert site.rollback() is None
+
+
+def test_who_has_seen_a_page_in_pagerduty_shows_here(site: Site, tmp_path: Path) -> None:
+    with ScriptedReceiver(HttpAnswer(202)) as hook:
+        env = {**QUICK, "REDIS_URL": site.redis.url}
+        for field, value in {"KIND": "pagerduty", "ROUTING_KEY": "r", "URL": hook.url, "WEBHOOK_SECRET": "s3"}.items():
+            env[f"RERANK_CANARY__ALERTS__RECEIVERS__PD__{field}"] = value
+        env["RERANK_CANARY__ALERTS__RECEIVERS__PD__SEVERITIES"] = '["page", "warning"]'
+        with Fleet(tmp_path, 1, env, prefix="seen") as fleet:
+            fleet.order("rollback", reason="answers are bad")
+            eventually(lambda: hook.bodies, timeout_seconds=10)
+            key = hook.bodies[0]["dedup_key"]
+            body = json.dumps(
+                {
+                    "event": {
+                        "event_type": "incident.acknowledged",
+                        "occurred_at": "2030-01-01T00:00:00Z",
+                        "agent": {"summary": "Ada on call"},
+                        "data": {"incident_key": key},
+                    }
+                }
+            ).encode()
+            url = f"{fleet.proxies[0].control_url}/webhooks/pagerduty/pd"
+            forged = httpx.post(url, content=body, headers={"X-PagerDuty-Signature": "v1=00"})
+            assert forged.status_code == 401
+            signature = "v1=" + hmac.new(b"s3", body, hashlib.sha256).hexdigest()
+            assert httpx.post(url, content=body, headers={"X-PagerDuty-Signature": signature}).status_code == 202
+            eventually(lambda: "seen by Ada on call" in fleet.run("alert").out, timeout_seconds=10)
+            assert httpx.post(url.replace("/pd", "/other"), content=body).status_code == 400
+
+
 def store_alerts(site: Site, since: int) -> list[dict[str, Any]]:
+    return of_kind(site, "StoreAway", since)
+
+
+def of_kind(site: Site, name: str, since: int) -> list[dict[str, Any]]:
+    """Return what the proxies, not Prometheus, told of one kind after so many messages."""
     return [
         alert
         for body in site.on_call.bodies[since:]
         for alert in body["alerts"]
-        if alert["labels"]["alertname"] == "RerankCanaryStoreAway" and "incident" in alert["labels"]
+        if alert["labels"]["alertname"] == f"RerankCanary{name}" and "incident" in alert["labels"]
     ]
+
+
+@pytest.fixture(scope="module")
+def apart(unleash: Unleash, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Site, Network]]:
+    """Return a site whose proxies run on hosts of their own, and what cuts them off."""
+    require_part("redis-server", found=is_redis_here())
+    require_part("prometheus-alertmanager", found=is_alertmanager_here())
+    require_part("network namespaces (root, iproute2, iptables)", found=are_namespaces_here())
+    with Network(3) as network:
+        made = Site(unleash, tmp_path_factory.mktemp("apart"), network)
+        with made.candidate.server, made.on_call, made.alertmanager, made.redis, made.relay, made.fleet:
+            yield made, network
+
+
+def test_a_leader_cut_off_from_the_store_leaves_one_incident_and_nobody_in_the_candidate(
+    apart: tuple[Site, Network],
+) -> None:
+    site, network = apart
+    site.begin()
+    leader = site.fleet.leader()
+    other = (leader + 1) % 3
+    with Callers(site.fleet.proxies[other].url, USERS, threads=6):
+        eventually(lambda: site.guard(other)["candidate_requests"] > 50, timeout_seconds=40)
+        network.cut(leader, site.redis.port)
+        site.candidate.fault = failing
+        try:
+            rollback = eventually(lambda: site.fleet.rollout(other)["latch"]["rollback"], timeout_seconds=40)
+            eventually(lambda: site.pages(rollback["rollback_id"]), timeout_seconds=20)
+            eventually(lambda: site.in_unleash() == 0, timeout_seconds=20)
+            alone = site.fleet.proxies[leader].url
+            eventually(lambda: {each.arm for each in ask_all(alone, USERS[:40])} == {"control"}, timeout_seconds=10)
+        finally:
+            network.mend(leader)
+            site.candidate.fault = None
+    site.fleet.wait_until_agreed(timeout_seconds=30)
+    only_one_incident(site, rollback["rollback_id"])
+
+
+def test_a_leader_cut_off_from_alertmanager_tells_it_once_when_it_is_back(apart: tuple[Site, Network]) -> None:
+    site, network = apart
+    site.begin()
+    port = int(site.alertmanager.url.rpartition(":")[2])
+    for number in range(3):
+        network.cut(number, port)
+    try:
+        site.fleet.order("rollback", reason="answers are bad")
+        rollback = wait_for_rollback(site)
+        eventually(lambda: site.in_unleash() == 0, timeout_seconds=20)
+        eventually(lambda: "try" in site.fleet.run("alert").out, timeout_seconds=20)
+        assert site.pages(rollback["rollback_id"]) == []
+    finally:
+        for number in range(3):
+            network.mend(number)
+    eventually(lambda: site.pages(rollback["rollback_id"]), timeout_seconds=40)
+    only_one_incident(site, rollback["rollback_id"])
+
+
+def only_one_incident(site: Site, rollback_id: str) -> None:
+    """Wait for what could still come, and see one page and one entry in the trail."""
+    time.sleep(3)
+    assert len(site.pages(rollback_id)) == 1
+    rolled = [entry["rollback_id"] for entry in site.fleet.history() if entry["action"] == "rollback"]
+    assert rolled.count(rollback_id) == 1
 
 
 def test_an_admin_token_without_rights_leaves_the_latch_and_tells_on_call_what_to_do_by_hand(

@@ -27,7 +27,7 @@ def is_alertmanager_here() -> bool:
 class Alertmanager:
     """One that groups by all labels, so that each identity comes out on its own."""
 
-    def __init__(self, folder: Path, webhook_url: str, *, resolve_timeout: str = "5m") -> None:
+    def __init__(self, folder: Path, webhook_url: str, *, resolve_timeout: str = "5m", host: str = "127.0.0.1") -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.config = folder / "alertmanager.yml"
         self.config.write_text(
@@ -43,11 +43,11 @@ class Alertmanager:
             encoding="utf-8",
         )
         port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"http://{host}:{port}"
         arguments = {
             "config.file": str(self.config),
             "storage.path": str(folder / "data"),
-            "web.listen-address": f"127.0.0.1:{port}",
+            "web.listen-address": f"{host}:{port}",
             "cluster.listen-address": "",
         }
         command = [f"--{name}={value}" for name, value in arguments.items()]

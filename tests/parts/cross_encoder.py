@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 class CrossEncoderServer:
     """Ranks by words in common, unless a test writes the answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
         self.fault: Callable[[dict[str, Any]], HttpAnswer] | None = None
-        self.server = HttpServer(self._answer)
+        self.server = HttpServer(self._answer, host)
 
     def _answer(self, request: HttpRequest) -> HttpAnswer:
         if request.path == "/health":
