@@ -26,7 +26,6 @@ _log = structlog.get_logger(__name__)
 class _Kept(msgspec.Struct, frozen=True):
     record: RampRecord | None = None
     undelivered: Rollback | None = None
-    rollbacks_before: int = 0
 
 
 class Latch:
@@ -67,21 +66,25 @@ class Latch:
     def decide(self, rollback: Rollback) -> None:
         """Set the latch here and now; that it reaches the store is seen to afterwards."""
         if self._kept.undelivered is None:
-            before = self._kept.record.ramp.rollbacks if self._kept.record else 0
-            self._keep(_Kept(self._kept.record, rollback, before))
+            self._keep(_Kept(self._kept.record, rollback))
+
+    def forget(self, rollback: Rollback) -> None:
+        """Drop a rollback that was decided here: the store says that it was done, and ended, before."""
+        if self._kept.undelivered == rollback:
+            self._keep(_Kept(self._kept.record))
 
     def take(self, record: RampRecord) -> bool:
         """Follow *record*, unless it is older than the one at hand; tell whether it is followed.
 
-        A rollback decided here is delivered once a record knows of it, or of a later one.
+        A rollback decided here is delivered once a record is rolled back, or was since it was decided.
         """
         mine = self._kept.record
         if mine is not None and wins(mine, record):
             return False
         undelivered = self._kept.undelivered
-        if undelivered is not None and (record.is_rolled_back or record.ramp.rollbacks > self._kept.rollbacks_before):
+        if undelivered is not None and (record.is_rolled_back or _knows(record, undelivered)):
             undelivered = None
-        kept = _Kept(record, undelivered, self._kept.rollbacks_before)
+        kept = _Kept(record, undelivered)
         if kept != self._kept:
             self._keep(kept)
         return True
@@ -95,6 +98,12 @@ class Latch:
             listener()
         if self._file is not None:
             _write(self._file, kept)
+
+
+def _knows(record: RampRecord, rollback: Rollback) -> bool:
+    """Tell whether a record that is no longer rolled back was so after *rollback* was decided."""
+    last = record.ramp.rollback
+    return last is not None and (last.rollback_id == rollback.rollback_id or last.at > rollback.at)
 
 
 def _read(file: Path | None) -> _Kept:

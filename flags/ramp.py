@@ -142,7 +142,7 @@ def move(ramp: Ramp, share_percent: int, now: float, *, force: bool = False) -> 
     if stage is None and share_percent and not force:
         stages = ", ".join(f"{s.share_percent} %" for s in ramp.plan)
         raise Refused(f"{share_percent} % is no stage of the plan ({stages}); --force takes it all the same")
-    if share_percent == ramp.share_percent and ramp.phase is Phase.RAMPING:
+    if share_percent == ramp.share_percent and ramp.phase is not Phase.HELD:
         return ramp
     return _enter(ramp, stage, share_percent, now)
 

@@ -71,11 +71,13 @@ class RampControl:
         if record is not None and not self.latch.take(record):
             self._is_behind = record
 
-    async def change(self, action: str, work: Callable[[Ramp], Ramp], by: By) -> RampRecord:
+    async def change(
+        self, action: str, work: Callable[[Ramp], Ramp], by: By, *, needs_settled: bool = False
+    ) -> RampRecord:
         """Return the record after *work* was done on its ramp; a request that was done before changes nothing.
 
         Raises:
-            Refused: the ramp does not allow it.
+            Refused: the ramp does not allow it, or *needs_settled* and the flag does not say the last change yet.
             StoreAway: nothing was changed, or it is not known whether it was: ask again with the same request id.
 
         """
@@ -86,6 +88,9 @@ class RampControl:
                 record = await self._read()
                 if by.request_id and by.request_id in record.request_ids:
                     return record
+                if needs_settled and record.is_pending:
+                    share = record.ramp.share_percent
+                    raise Refused(f"the flag does not say {share} % yet; wait, or set it there by hand")
                 ramp = work(record.ramp)
                 if ramp is record.ramp:
                     return record
@@ -103,11 +108,10 @@ class RampControl:
         """Take the candidate out, here at once, everywhere as soon as the store has it.
 
         It is never refused. With the store away it holds on this replica, is delivered when the store is
-        back, and the flag, set to 0 by whoever can, stops the others.
+        back, and the flag, set to 0 by whoever can, stops the others. One that holds already is found in the
+        store, not in memory: what is known here may be old.
         """
         record = self.latch.record
-        if record is not None and record.is_rolled_back and record.ramp.rollback is not None:
-            return record.ramp.rollback
         rollback = Rollback(
             rollback_id=uuid4().hex[:12],
             at=time.time(),
@@ -133,6 +137,9 @@ class RampControl:
                 record = await self._read()
                 self.latch.take(record)
                 if self.latch.undelivered is None:
+                    return
+                if rollback.request_id and rollback.request_id in record.request_ids:
+                    self.latch.forget(rollback)  # the same order again, after it was ended
                     return
                 after = with_rollback(record, rollback, time.time())
                 if await self._swap(record, after, "rollback", by):

@@ -173,6 +173,10 @@ class Reconciler:
                 title=title_of(record),
             )
         except FlagMoved as moved:
+            if moved.share_percent in record.passed_shares:
+                before = replace(record, flag_share_percent=moved.share_percent, passed_shares=())
+                await self._write(before)
+                return
             after = replace(
                 record,
                 ramp=adopt(ramp, moved.share_percent, time.time()),

@@ -68,6 +68,8 @@ class RampRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The flag is still to be written, so that it says what the ramp says."""
     flag_share_percent: int | None = None
     """What the flag said when the change was decided; None: it is to be written whatever it says."""
+    passed_shares: tuple[int, ...] = ()
+    """What was wanted since and overtaken before it was known to be written: the flag may say these, too."""
     reason: str = ""
     actor: str = ""
     request_ids: tuple[str, ...] = ()
@@ -88,11 +90,19 @@ def changed(record: RampRecord, ramp: Ramp, *, actor: str, reason: str, request_
         ramp=ramp,
         version=record.version + 1,
         is_pending=record.is_pending or moves_flag or sets_latch,
-        flag_share_percent=None if ramp.is_rolled_back else record.ramp.share_percent,
+        flag_share_percent=_expected(record, ramp),
+        passed_shares=(*record.passed_shares, record.ramp.share_percent) if record.is_pending else (),
         reason=reason,
         actor=actor,
         request_ids=(*record.request_ids, request_id)[-_REMEMBERED_REQUESTS:] if request_id else record.request_ids,
     )
+
+
+def _expected(record: RampRecord, ramp: Ramp) -> int | None:
+    """Return what the flag says before the change: while one is unwritten, what it said before that."""
+    if ramp.is_rolled_back:
+        return None
+    return record.flag_share_percent if record.is_pending else record.ramp.share_percent
 
 
 def entry_of(

@@ -227,6 +227,7 @@ class Parts:
         await self.gate.start()
         await asyncio.gather(*(arm.start() for arm in self.arms.values()))
         self.trier.doubt = self._make_doubt()
+        await self.exchange.once()  # before anybody is served: a rollback may hold
         self.exchange.start()
         self.rollout.start()
         if self.guard is not None:

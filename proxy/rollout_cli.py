@@ -115,7 +115,8 @@ def _latch(latch: dict[str, Any]) -> str:
     rollback = latch["rollback"] or {}
     cools = latch["cool_down_seconds_left"]
     text = (
-        f"[bold red]SET[/] {rollback.get('rollback_id', '')} by {rollback.get('actor', '?')}: {rollback.get('reason')}"
+        f"[bold red]SET[/] {rollback.get('rollback_id', '')} by {escape(rollback.get('actor', '?'))}: "
+        f"{escape(rollback.get('reason') or '')}"
     )
     text += "" if latch["is_delivered"] else "  [yellow](the store does not know it yet)[/]"
     return text + (f"  cools down for {words(cools)}" if cools else "  may be re-armed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import uuid4
 
 import msgspec
@@ -37,7 +37,7 @@ class Order(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     request_id: Annotated[str, Meta(max_length=100)] = ""
     """The same id again changes nothing and answers the same."""
     force: bool = False
-    through: Through = Through.API
+    through: Literal["api", "cli"] = "api"
 
 
 class RampOrder(Order, forbid_unknown_fields=True, kw_only=True):
@@ -105,7 +105,9 @@ async def rearm(request: _Request, data: RearmOrder) -> Outcome:
         group_id = f"{r.rollout_id}-{r.rollbacks + 1}" if data.fresh_users else None
         return ramps.rearm(r, now, cool_down_seconds=cool_down, group_id=group_id, force=data.force)
 
-    return await _change(parts, actor, "rearm", data, work)
+    _refuse_while_flag_gives(parts)
+    await _settled(parts)
+    return await _change(parts, actor, "rearm", data, work, moves_flag=data.fresh_users, needs_settled=True)
 
 
 @post("/retire", summary="make the old arm a fallback only", status_code=200)
@@ -114,7 +116,13 @@ async def retire(request: _Request, data: Order | None = None) -> Outcome:
     parts, actor = _enter(request, "admin")
     order = data or Order()
     return await _change(
-        parts, actor, "retire", order, lambda r, now: ramps.retire(r, now, force=order.force), moves_flag=False
+        parts,
+        actor,
+        "retire",
+        order,
+        lambda r, now: ramps.retire(r, now, force=order.force),
+        moves_flag=False,
+        needs_settled=True,
     )
 
 
@@ -152,7 +160,7 @@ def _enter(request: _Request, role: str) -> tuple[Parts, ControlToken]:
 
 def _by(actor: ControlToken, order: Order) -> By:
     request_id = order.request_id or uuid4().hex
-    return By(actor=actor.name, through=order.through, reason=order.reason, request_id=request_id)
+    return By(actor=actor.name, through=Through(order.through), reason=order.reason, request_id=request_id)
 
 
 async def _change(
@@ -163,13 +171,14 @@ async def _change(
     work: Callable[[Ramp, float], Ramp],
     *,
     moves_flag: bool = True,
+    needs_settled: bool = False,
 ) -> Outcome:
     """Do *work* on the record's ramp and wait a moment for the flag to follow."""
     by = _by(actor, order)
     try:
         if moves_flag:
             refuse_without(parts.rollout.writer)
-        await parts.rollout.control.change(action, lambda r: work(r, time.time()), by)
+        await parts.rollout.control.change(action, lambda r: work(r, time.time()), by, needs_settled=needs_settled)
     except ramps.Refused as exc:
         raise Conflict(str(exc)) from exc
     except StoreAway as exc:
@@ -178,6 +187,18 @@ async def _change(
         ) from exc
     await _settled(parts)
     return _outcome(parts, by.request_id)
+
+
+def _refuse_while_flag_gives(parts: Parts) -> None:
+    """Without a token to set it with, a flag that gives the candidate a share would do so as soon as nothing holds.
+
+    Raises:
+        Conflict: it does.
+
+    """
+    rollout = parts.rollout.flag_gate.state.rollout
+    if parts.rollout.writer is None and rollout is not None and rollout.is_enabled and rollout.share_percent:
+        raise Conflict(f"the flag says {rollout.share_percent} %; set it to 0 in Unleash first")
 
 
 async def _settled(parts: Parts) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -11,7 +13,7 @@ import pytest
 from tests.integration.pages import metric, status
 from tests.parts.callers import QUICK, ask_all
 from tests.parts.programs import eventually
-from tests.running import Proxy
+from tests.running import ROOT, Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,3 +98,57 @@ def test_the_latch_and_the_share_are_metrics(proxy: Proxy) -> None:
     order(proxy, "ramp", share_percent=25)
     assert (metric(proxy, "rerank_latch_set"), metric(proxy, "rerank_ramp_share_percent")) == (0, 25)
     assert metric(proxy, "rerank_ramp_changes_total") >= 3
+
+
+def test_a_rearm_waits_until_the_flag_says_the_rollback(tmp_path: Path) -> None:
+    with Proxy(tmp_path, QUICK | {"RERANK_CANARY__RAMP__COOL_DOWN_SECONDS": "0"}) as proxy:
+        eventually(lambda: rollout(proxy)["phase"])
+        file = proxy.folder / "var/flags.json"
+        good = file.read_text()
+        file.write_text("{")
+        order(proxy, "rollback", reason="bad")
+        refused = order(proxy, "rearm", reason="too soon")
+        assert (refused.status_code, "does not say 0 % yet" in refused.text) == (409, True)
+        assert {answer.arm for answer in ask_all(proxy.url, ["ada", "bob"])} == {"control"}
+        file.write_text(good)
+        eventually(lambda: not rollout(proxy)["flag_is_behind"])
+        assert order(proxy, "rearm", reason="now").json()["share_percent"] == 0
+
+
+def test_two_orders_before_the_flag_can_be_written_end_at_the_second(tmp_path: Path) -> None:
+    with Proxy(tmp_path, QUICK) as proxy:
+        eventually(lambda: rollout(proxy)["phase"])
+        file = proxy.folder / "var/flags.json"
+        good = file.read_text()
+        file.write_text("{")
+        order(proxy, "ramp", share_percent=25)
+        order(proxy, "ramp", share_percent=50)
+        file.write_text(good)
+        eventually(lambda: rollout(proxy)["share_percent"]["effective"] == 50)
+        assert rollout(proxy)["share_percent"]["desired"] == 50
+
+
+def test_the_same_rollback_order_after_a_rearm_does_nothing(tmp_path: Path) -> None:
+    with Proxy(tmp_path, QUICK | {"RERANK_CANARY__RAMP__COOL_DOWN_SECONDS": "0"}) as proxy:
+        eventually(lambda: rollout(proxy)["phase"])
+        for _ in range(2):
+            order(proxy, "rollback", reason="bad", request_id="the-same")
+            eventually(lambda: not rollout(proxy)["flag_is_behind"])
+            if rollout(proxy)["latch"]["is_set"]:
+                assert order(proxy, "rearm", reason="mended").status_code == 200
+        assert not rollout(proxy)["latch"]["is_set"]
+
+
+def test_the_status_shows_a_reason_with_brackets(tmp_path: Path) -> None:
+    with Proxy(tmp_path, QUICK) as proxy:
+        eventually(lambda: rollout(proxy)["phase"])
+        order(proxy, "rollback", reason="[JIRA-12] bad [/answers]")
+        token = (proxy.folder / "var/control.token").read_text().strip()
+        done = subprocess.run(
+            [str(ROOT / ".venv/bin/rerank-canary"), "status", "--url", proxy.control_url],
+            env={"PATH": os.environ["PATH"], "RERANK_CANARY_TOKEN": token, "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, "[JIRA-12] bad [/answers]" in done.stdout) == (0, True)

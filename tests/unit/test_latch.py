@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from flags.latch import Latch
 from flags.latched_gate import LatchedGate
 from flags.pulse import Pulse
-from flags.ramp import Phase, Ramp, Rollback, rearm
+from flags.ramp import Phase, Ramp, Rollback, rearm, roll_back
 from flags.record import RampRecord, changed, with_rollback
 from flags.vocabulary import Arm, Assignment, FlagContext, Reason
 
@@ -149,3 +149,22 @@ class Everybody:
 def test_the_gate_gives_what_the_latch_lets_through(record: RampRecord, flag: Arm, arm: Arm, reason: Reason) -> None:
     found = LatchedGate(Everybody(flag), following(record), Pulse()).assign(FlagContext("ann"))
     assert (found.arm, found.reason, found.bucket, found.share_percent) == (arm, reason, 7, 25)
+
+
+def test_a_rollback_decided_without_a_record_is_not_taken_for_an_older_one_of_the_store() -> None:
+    latch = Latch()
+    decided = Rollback(rollback_id="new", at=100.0, actor="ann", reason="bad", from_share_percent=0)
+    latch.decide(decided)
+    rearmed = roll_back(Ramp(rollout_id="r", group_id="g"), "old", 50.0, actor="guard", reason="x")
+    rearmed = rearm(rearmed, 60.0, cool_down_seconds=0)
+    latch.take(RampRecord(ramp=rearmed, version=9))
+    assert latch.is_set
+    assert latch.undelivered == decided
+
+
+def test_a_rollback_that_was_ended_after_it_was_decided_here_is_over_here_too() -> None:
+    latch = Latch()
+    latch.decide(Rollback(rollback_id="mine", at=100.0, actor="ann", reason="bad", from_share_percent=0))
+    later = roll_back(Ramp(rollout_id="r", group_id="g"), "theirs", 101.0, actor="guard", reason="x")
+    latch.take(RampRecord(ramp=rearm(later, 102.0, cool_down_seconds=0), version=9))
+    assert not latch.is_set

@@ -104,3 +104,14 @@ def test_a_rearmed_record_names_no_rollback_in_the_flag() -> None:
     again = changed(after, ramp, actor="ann", reason="fixed")
     assert title_of(again) == "0 % by ann: fixed"
     assert roll_back(again.ramp, "b", 1e9, actor="x", reason="").rollbacks == 2
+
+
+def test_a_second_change_before_the_first_is_written_still_expects_what_the_flag_said_before_both() -> None:
+    first = changed(AT_5, move(AT_5.ramp, 25, 1.0), actor="ann", reason="")
+    second = changed(first, move(first.ramp, 50, 2.0), actor="bob", reason="")
+    assert (second.flag_share_percent, second.passed_shares) == (5, (25,))
+
+
+def test_a_rearm_before_the_rollback_is_written_leaves_it_to_be_written_whatever_the_flag_says() -> None:
+    after = changed(rolled_back(), rearm(rolled_back().ramp, 10.0, cool_down_seconds=0), actor="ann", reason="mended")
+    assert (after.is_pending, after.flag_share_percent) == (True, None)
