@@ -82,6 +82,7 @@ class Fleet:
             found = [self.rollout(number) for number in range(len(self.proxies))]
             versions = {each["record_version"] for each in found}
             is_settled = len(versions) == 1 and None not in versions and not found[0]["flag_is_behind"]
+            is_settled &= all(each["latch"]["is_delivered"] for each in found)
             shares = {each["share_percent"]["effective"] for each in found}
             return found[0] if is_settled and shares == {found[0]["share_percent"]["desired"]} else None
 
