@@ -24,8 +24,7 @@ from alerts.judging import Judging, extended_stages
 from alerts.report import Report
 from alerts.verdict import HoldReason, judge
 from flags.ramp import Verdict
-from flags.ramp_control import By
-from flags.record import Through
+from flags.record import By, Through
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -87,10 +87,11 @@ class FileFlagWriter:
         return self._read()
 
     def _replace(self, document: dict[str, Any]) -> None:
-        handle, name = tempfile.mkstemp(dir=self._path.parent, prefix=f".{self._path.name}.")
+        path = self._path.resolve()  # what a link names is replaced, not the link
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
-        Path(name).replace(self._path)
+        Path(name).replace(path)
 
 
 def _feature(document: dict[str, Any], flag: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,9 @@ class Latch:
     def __init__(self, file: Path | None = None) -> None:
         self._file = file
         self._kept = _read(file)
+        self._has_heard = False
+        self.opened_at: float | None = None
+        """Unix seconds when it was last opened; None: never by this process."""
         self._listeners: list[Callable[[], None]] = []
 
     @property
@@ -54,6 +58,11 @@ class Latch:
         )
 
     @property
+    def is_known(self) -> bool:
+        """Whether it was ever known if a rollback holds; until then one may."""
+        return self._has_heard or self._kept.record is not None
+
+    @property
     def is_retired(self) -> bool:
         """Whether everybody is to be given to the candidate, the old arm being a fallback only."""
         record = self._kept.record
@@ -62,6 +71,10 @@ class Latch:
     def on_change(self, listener: Callable[[], None]) -> None:
         """Call *listener* after each change."""
         self._listeners.append(listener)
+
+    def hear(self) -> None:
+        """Take note that the store answered, if only that it has no record."""
+        self._has_heard = True
 
     def decide(self, rollback: Rollback) -> None:
         """Set the latch here and now; that it reaches the store is seen to afterwards."""
@@ -76,13 +89,13 @@ class Latch:
     def take(self, record: RampRecord) -> bool:
         """Follow *record*, unless it is older than the one at hand; tell whether it is followed.
 
-        A rollback decided here is delivered once a record is rolled back, or was since it was decided.
+        A rollback decided here is delivered once a record is rolled back, or has it in its past.
         """
         mine = self._kept.record
         if mine is not None and wins(mine, record):
             return False
         undelivered = self._kept.undelivered
-        if undelivered is not None and (record.is_rolled_back or _knows(record, undelivered)):
+        if undelivered is not None and (record.is_rolled_back or record.knows(undelivered.rollback_id)):
             undelivered = None
         kept = _Kept(record, undelivered)
         if kept != self._kept:
@@ -92,18 +105,14 @@ class Latch:
     def _keep(self, kept: _Kept) -> None:
         was_set = self.is_set
         self._kept = kept
+        if was_set and not self.is_set:
+            self.opened_at = time.time()
         if was_set != self.is_set:
             _log.warning("latch.set" if self.is_set else "latch.cleared")
         for listener in self._listeners:
             listener()
         if self._file is not None:
             _write(self._file, kept)
-
-
-def _knows(record: RampRecord, rollback: Rollback) -> bool:
-    """Tell whether a record that is no longer rolled back was so after *rollback* was decided."""
-    last = record.ramp.rollback
-    return last is not None and (last.rollback_id == rollback.rollback_id or last.at > rollback.at)
 
 
 def _read(file: Path | None) -> _Kept:

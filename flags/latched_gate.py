@@ -28,13 +28,26 @@ class LatchedGate:
         """What the flag says."""
         return self._gate.state
 
+    def shut_by(self) -> Reason | None:
+        """Return why nobody may be given to the candidate; None: the flag decides.
+
+        A flag that was last read before the latch opened says what held before the rollback.
+        """
+        if self._latch.is_set or self._is_flag_older_than_opening():
+            return Reason.LATCHED
+        if self._pulse.is_unsure or not self._latch.is_known:
+            return Reason.UNSURE
+        return None
+
+    def _is_flag_older_than_opening(self) -> bool:
+        opened_at = self._latch.opened_at
+        return opened_at is not None and (self._gate.state.fresh_at or 0.0) < opened_at
+
     def assign(self, context: FlagContext) -> Assignment:
         """Return the arm of *context*. Never raises, never blocks."""
         assignment = self._gate.assign(context)
-        if self._latch.is_set:
-            return replace(assignment, arm=Arm.CONTROL, reason=Reason.LATCHED)
-        if self._pulse.is_unsure:
-            return replace(assignment, arm=Arm.CONTROL, reason=Reason.UNSURE)
+        if (why := self.shut_by()) is not None:
+            return replace(assignment, arm=Arm.CONTROL, reason=why)
         if self._latch.is_retired:
             return replace(assignment, arm=Arm.CANDIDATE, reason=Reason.RETIRED)
         return assignment

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -65,6 +66,8 @@ class Membership:
         self._describe = describe
         self._asked_at = 0.0
         self._held_until = 0.0
+        self._beats: dict[str, tuple[float, float]] = {}
+        """Of each: its last heartbeat by its own clock, and by ours when that was first seen."""
         self.leader: str | None = None
         self.members: list[Member] = []
 
@@ -91,9 +94,17 @@ class Membership:
         else:
             self._held_until = 0.0
         found: dict[str, str] = answers[-1]
-        self.members = sorted(
-            (msgspec.json.decode(text, type=Member) for text in found.values()), key=lambda member: member.started_at
-        )
+        members = [self._by_our_clock(msgspec.json.decode(text, type=Member)) for text in found.values()]
+        self.members = sorted(members, key=lambda member: member.started_at)
+        self._beats = {each.instance_id: self._beats[each.instance_id] for each in members}
+
+    def _by_our_clock(self, member: Member) -> Member:
+        """Return *member* with the time when this replica saw its heartbeat: clocks of hosts differ."""
+        theirs, ours = self._beats.get(member.instance_id, (0.0, 0.0))
+        if member.at != theirs:
+            ours = time.time() if theirs else min(time.time(), member.at)
+            self._beats[member.instance_id] = (member.at, ours)
+        return replace(member, at=ours)
 
     def leave(self, pipe: Pipeline) -> None:
         """Give up the lease and be forgotten."""

@@ -21,6 +21,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 HOUR = 3600.0
+_DOUBLINGS = 10
 
 
 class Refused(Exception):
@@ -72,6 +73,8 @@ class Rollback(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     reason: str
     from_share_percent: int
+    through: str = ""
+    """By which way the order came."""
     request_id: str = ""
     evidence: str = ""
     """The numbers that decided, as JSON; empty where a person did."""
@@ -142,8 +145,8 @@ def move(ramp: Ramp, share_percent: int, now: float, *, force: bool = False) -> 
     if stage is None and share_percent and not force:
         stages = ", ".join(f"{s.share_percent} %" for s in ramp.plan)
         raise Refused(f"{share_percent} % is no stage of the plan ({stages}); --force takes it all the same")
-    if share_percent == ramp.share_percent and ramp.phase is not Phase.HELD:
-        return ramp
+    if share_percent == ramp.share_percent:
+        return replace(ramp, phase=Phase.RAMPING) if ramp.phase is Phase.HELD else ramp
     return _enter(ramp, stage, share_percent, now)
 
 
@@ -164,15 +167,17 @@ def advance(ramp: Ramp, now: float, *, force: bool = False) -> Ramp:
     return _enter(ramp, following, ramp.plan[following].share_percent, now)
 
 
-def hold(ramp: Ramp, now: float) -> Ramp:
+def hold(ramp: Ramp) -> Ramp:
     """Return the ramp held where it is: no verdict moves it up until `move` or `advance`; rollback still works.
+
+    The stage goes on baking: its users have the candidate all the while.
 
     Raises:
         Refused: it is rolled back or retired.
 
     """
     _refuse_when_over(ramp)
-    return ramp if ramp.phase is Phase.HELD else replace(ramp, phase=Phase.HELD, entered_at=now, is_ready=False)
+    return ramp if ramp.phase is Phase.HELD else replace(ramp, phase=Phase.HELD, is_ready=False)
 
 
 def roll_back(ramp: Ramp, rollback_id: str, now: float, *, actor: str, reason: str, evidence: str = "") -> Ramp:
@@ -200,8 +205,8 @@ def roll_back(ramp: Ramp, rollback_id: str, now: float, *, actor: str, reason: s
 
 
 def cool_down_ends_at(ramp: Ramp, cool_down_seconds: float) -> float:
-    """Return when a rolled-back ramp may be re-armed: the cool-down doubles with each rollback."""
-    return ramp.entered_at + cool_down_seconds * 2.0 ** max(0, ramp.rollbacks - 1)
+    """Return when a rolled-back ramp may be re-armed: the cool-down doubles with each rollback, ten times at most."""
+    return ramp.entered_at + cool_down_seconds * 2.0 ** min(max(0, ramp.rollbacks - 1), _DOUBLINGS)
 
 
 def rearm(
@@ -241,15 +246,30 @@ def retire(ramp: Ramp, now: float, *, force: bool = False) -> Ramp:
     return replace(ramp, phase=Phase.RETIRED, entered_at=now, is_ready=False)
 
 
-def adopt(ramp: Ramp, share_percent: int, now: float) -> Ramp:
-    """Return the ramp at a share that somebody set in the flag tool itself.
+def adopt(ramp: Ramp, share_percent: int, now: float, *, group_id: str | None = None) -> Ramp:
+    """Return the ramp at a share, and with a hash group, that somebody set in the flag tool itself.
 
     A known stage becomes that stage with its own bake time, anything else is adopted as such. Nothing but
     `rearm` ends a rollback: there a share that somebody set changes nothing.
     """
-    if ramp.is_rolled_back or share_percent == ramp.share_percent:
+    group_id = group_id or ramp.group_id
+    if ramp.is_rolled_back or (share_percent, group_id) == (ramp.share_percent, ramp.group_id):
         return ramp
+    ramp = replace(ramp, group_id=group_id)
     return _enter(ramp, stage_of(ramp.plan, share_percent), share_percent, now)
+
+
+def replan(ramp: Ramp, plan: tuple[Stage, ...]) -> Ramp:
+    """Return the ramp with another plan, at the share where it is."""
+    if ramp.plan == plan:
+        return ramp
+    stage = None if ramp.is_rolled_back else stage_of(plan, ramp.share_percent)
+    return replace(ramp, plan=plan, stage=stage, is_ready=False)
+
+
+def begun(ramp: Ramp, now: float) -> Ramp:
+    """Return the ramp whose stage begins *now*, when the flag says its share; a rollback began when it was decided."""
+    return replace(ramp, entered_at=now) if ramp.phase is Phase.RAMPING and ramp.stage is not None else ramp
 
 
 def step(ramp: Ramp, verdict: Verdict, now: float, *, auto_advance: bool, rollback_id: str, reason: str = "") -> Ramp:

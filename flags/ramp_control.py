@@ -6,14 +6,13 @@ import time
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-import msgspec
 import structlog
 from msgspec.structs import replace
 from redis.exceptions import RedisError
 
 from flags.ramp import Refused, Rollback
-from flags.record import AuditEntry, RampRecord, Through, changed, entry_of, wins, with_rollback
-from flags.record_store import NewerRecord, RecordStore, decode
+from flags.record import ROLLBACK, AuditEntry, By, RampRecord, Through, changed, entry_of, wins, with_rollback
+from flags.record_store import NewerRecord, RecordStore, UnreadableRecord, decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,17 +33,6 @@ class StoreAway(Exception):
     """The shared store cannot be reached, or has no record yet."""
 
 
-class By(msgspec.Struct, frozen=True, kw_only=True):
-    """Who asks for a change, and why."""
-
-    actor: str
-    through: Through
-    reason: str = ""
-    request_id: str = ""
-    evidence: str = ""
-    flag_event_id: str = ""
-
-
 class RampControl:
     """The only one that writes the record. Follows it, too: by the exchange and by the feed."""
 
@@ -55,6 +43,8 @@ class RampControl:
         self._is_behind: RampRecord | None = None
         self.has_none = False
         """The store answered, and had no record."""
+        self.error: str | None = None
+        """Why the store's record cannot be read."""
 
     def ask(self, pipe: Pipeline) -> None:
         """Ask for the record."""
@@ -62,10 +52,21 @@ class RampControl:
 
     def take(self, answers: Sequence[str | None]) -> None:
         """Follow what the store says."""
-        self.follow(decode(answers[0]))
+        self.hear(answers[0])
+
+    def hear(self, text: str | None) -> None:
+        """Follow what was read or announced; of what is no record of ours only note that."""
+        try:
+            self.follow(decode(text))
+        except UnreadableRecord as exc:
+            if self.error is None:
+                _log.error("record.unreadable", error=str(exc))
+            self.error = str(exc)
 
     def follow(self, record: RampRecord | None) -> None:
-        """Follow a record that was read or announced; None: the store has none."""
+        """Follow a record; None: the store has none."""
+        self.error = None
+        self.latch.hear()
         self.has_none = record is None
         self._is_behind = None
         if record is not None and not self.latch.take(record):
@@ -86,7 +87,10 @@ class RampControl:
         for _ in range(_TRIES):
             try:
                 record = await self._read()
-                if by.request_id and by.request_id in record.request_ids:
+                done = record.action_of(by.request_id)
+                if done not in {None, action}:
+                    raise Refused(f"the request id {by.request_id} was that of another command: {done}")
+                if done:
                     return record
                 if needs_settled and record.is_pending:
                     share = record.ramp.share_percent
@@ -94,11 +98,15 @@ class RampControl:
                 ramp = work(record.ramp)
                 if ramp is record.ramp:
                     return record
-                after = changed(record, ramp, actor=by.actor, reason=by.reason, request_id=by.request_id)
+                after = changed(record, ramp, actor=by.actor, reason=by.reason, action=action, request_id=by.request_id)
                 if await self._swap(record, after, action, by):
                     return after
             except (RedisError, OSError) as exc:
-                why = f"the shared store cannot be reached: {type(exc).__name__}"
+                why = (
+                    str(exc)
+                    if isinstance(exc, UnreadableRecord)
+                    else f"the shared store cannot be reached: {type(exc).__name__}"
+                )
                 lost += 1
                 if lost > _LOST_CONNECTIONS:
                     break
@@ -118,31 +126,38 @@ class RampControl:
             actor=by.actor,
             reason=by.reason,
             from_share_percent=record.ramp.share_percent if record else 0,
+            through=by.through,
             request_id=by.request_id,
             evidence=by.evidence,
         )
         self.latch.decide(rollback)
-        await self.deliver(by)
+        await self.deliver()
         record = self.latch.record
         return record.ramp.rollback if record and record.ramp.rollback and self.latch.undelivered is None else rollback
 
-    async def deliver(self, by: By | None = None) -> None:
-        """Bring a rollback that was decided here into the store."""
+    async def deliver(self) -> None:
+        """Bring a rollback that was decided here into the store, with who decided it, when and why."""
         rollback = self.latch.undelivered
         if rollback is None:
             return
-        by = by or By(actor=rollback.actor, through=Through.RECOVERY, reason=rollback.reason)
+        by = By(
+            actor=rollback.actor,
+            through=Through(rollback.through or Through.RECOVERY),
+            reason=rollback.reason,
+            request_id=rollback.request_id,
+            evidence=rollback.evidence,
+        )
         try:
             for _ in range(_TRIES):
                 record = await self._read()
                 self.latch.take(record)
                 if self.latch.undelivered is None:
                     return
-                if rollback.request_id and rollback.request_id in record.request_ids:
+                if record.action_of(rollback.request_id) == ROLLBACK:
                     self.latch.forget(rollback)  # the same order again, after it was ended
                     return
                 after = with_rollback(record, rollback, time.time())
-                if await self._swap(record, after, "rollback", by):
+                if await self._swap(record, after, ROLLBACK, by, at=rollback.at):
                     return
         except (RedisError, OSError, StoreAway) as exc:
             _log.error("rollback.not_delivered", rollback_id=rollback.rollback_id, error=type(exc).__name__)
@@ -153,7 +168,8 @@ class RampControl:
         theirs = self._is_behind
         if mine is None or not (self.has_none or (theirs is not None and wins(mine, theirs))):
             return
-        after = mine if theirs is None or mine.version > theirs.version else replace(mine, version=theirs.version + 1)
+        version = max(mine.version, theirs.version + 1 if theirs else 1)
+        after = replace(mine, version=version)
         by = By(actor="recovery", through=Through.RECOVERY, reason="the store had lost the record")
         before = RampRecord(ramp=mine.ramp, version=theirs.version if theirs else 0)
         try:
@@ -193,17 +209,10 @@ class RampControl:
             raise StoreAway("there is no record of the rollout yet; it is made when the flag was read")
         return record
 
-    async def _swap(self, before: RampRecord, after: RampRecord, action: str, by: By) -> bool:
-        entry = entry_of(
-            before,
-            after,
-            at=time.time(),
-            through=by.through,
-            action=action,
-            evidence=by.evidence,
-            request_id=by.request_id,
-            flag_event_id=by.flag_event_id,
-        )
+    async def _swap(
+        self, before: RampRecord, after: RampRecord, action: str, by: By, *, at: float | None = None
+    ) -> bool:
+        entry = entry_of(before, after, by, at=time.time() if at is None else at, action=action)
         try:
             await self._records.swap(before.version, after, entry)
         except NewerRecord as exc:

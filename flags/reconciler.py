@@ -17,9 +17,8 @@ from msgspec.structs import replace
 from redis.exceptions import RedisError
 
 from flags.flag_writer import FlagMoved, FlagNotWritten, FlagShare
-from flags.ramp import Phase, Verdict, adopt, step
-from flags.ramp_control import By
-from flags.record import REVERTED_BY, RampRecord, Through, changed, record_from_flag, title_of
+from flags.ramp import Phase, Verdict, adopt, begun, replan, step
+from flags.record import REVERTED_BY, ROLLED_BACK, By, RampRecord, Through, changed, record_from_flag, title_of
 
 if TYPE_CHECKING:
     from flags.flag_writer import FlagWriter
@@ -54,6 +53,14 @@ def _action(verdict: Verdict, ramp: Ramp) -> str:
     if verdict is Verdict.REVERT:
         return "revert"
     return "promote" if ramp.phase is Phase.PROMOTED else "ready" if ramp.is_ready else "advance"
+
+
+def _says_other(found: FlagShare | None, ramp: Ramp) -> bool:
+    """Tell whether the flag gives the candidate to others than the ramp; to nobody is to nobody by any group."""
+    if found is None:
+        return False
+    is_same_group = found.group_id == ramp.group_id or not found.share_percent
+    return found.share_percent != ramp.share_percent or not is_same_group
 
 
 class Reconciler:
@@ -122,7 +129,7 @@ class Reconciler:
             await self._begin()
         elif record.is_pending:
             await self._write(record)
-        elif not await self._adopt(record):
+        elif not await self._adopt(record) and not await self._replan(record):
             await self._step(record)
 
     async def _stop_others(self) -> None:
@@ -130,11 +137,13 @@ class Reconciler:
         latch = self._control.latch
         state = self._gate.state
         is_out = state.rollout is not None and not (state.rollout.is_enabled and state.rollout.share_percent)
-        if self._writer is None or latch.undelivered is None or latch.record is None or is_out:
+        if self._writer is None or latch.undelivered is None or is_out:
             return
-        title = f"rolled back {latch.undelivered.rollback_id}"
+        known = latch.record.ramp.group_id if latch.record else None
+        group_id = known or (state.rollout.group_id if state.rollout else state.flag)
+        title = f"{ROLLED_BACK}{latch.undelivered.rollback_id}"
         with contextlib.suppress(FlagNotWritten):
-            await self._writer.write(0, expected=None, group_id=latch.record.ramp.group_id, title=title)
+            await self._writer.write(0, expected=None, group_id=group_id, title=title)
 
     async def _begin(self) -> None:
         if not self._control.has_none:
@@ -163,7 +172,7 @@ class Reconciler:
         if self._writer is None:
             found = self._seen()
             if found is not None and found.share_percent == ramp.share_percent:
-                await self._control.settle(record, replace(record, is_pending=False), "flag_written", by)
+                await self._settle_written(record, by)
             return
         try:
             written = await self._writer.write(
@@ -189,23 +198,26 @@ class Reconciler:
             self._retry_at = time.monotonic() + _RETRY_SECONDS
             if self._seen() == FlagShare(ramp.share_percent, ramp.group_id):
                 by = replace(by, through=Through.FLAG, reason="somebody set the flag by hand")
-                await self._control.settle(record, replace(record, is_pending=False), "flag_written", by)
+                await self._settle_written(record, by)
                 return
             if str(exc) != self.error:
                 _log.error("flag.not_written", error=str(exc), share_percent=ramp.share_percent)
             self.error = str(exc)
         else:
             self.error = None
-            by = replace(by, flag_event_id=written.event_id)
-            await self._control.settle(record, replace(record, is_pending=False), "flag_written", by)
+            await self._settle_written(record, replace(by, flag_event_id=written.event_id))
+
+    async def _settle_written(self, record: RampRecord, by: By) -> None:
+        """Note that the flag says it: a stage begins when its users get the candidate."""
+        after = replace(record, is_pending=False, ramp=begun(record.ramp, time.time()))
+        await self._control.settle(record, after, "flag_written", by)
 
     async def _adopt(self, record: RampRecord) -> bool:
         """Follow what somebody else set in the flag; tell whether anything was done."""
-        seen = self._seen()
-        if seen is None or seen.share_percent == record.ramp.share_percent:
+        if not _says_other(self._seen(), record.ramp):
             return False
         found = await self._read()
-        if found is None or found.share_percent == record.ramp.share_percent:
+        if found is None or not _says_other(found, record.ramp):
             return False
         by = By(actor="unleash" if self._gate.state.source == "unleash" else "file", through=Through.FLAG)
         if record.is_rolled_back:
@@ -214,19 +226,36 @@ class Reconciler:
             reason = f"the flag was set to {found.share_percent} % while a rollback holds"
             after = replace(record, is_pending=True, flag_share_percent=None)
             return await self._control.settle(record, after, "flag_overruled", replace(by, reason=reason))
-        ramp = adopt(record.ramp, found.share_percent, time.time())
+        group_id = found.group_id if found.share_percent else record.ramp.group_id
+        ramp = adopt(record.ramp, found.share_percent, time.time(), group_id=group_id)
         what = "a stage" if ramp.stage is not None else "no stage of the plan" if ramp.share_percent else "nobody"
         reason = f"set in the flag itself: {found.share_percent} % is {what}"
+        reason += f"; other users, by the hash group {group_id}" if group_id != record.ramp.group_id else ""
+        reason += "; the old arm is no longer retired" if record.ramp.phase is Phase.RETIRED else ""
         after = replace(changed(record, ramp, actor=by.actor, reason=reason), is_pending=False)
         return await self._control.settle(record, after, "adopt", replace(by, reason=reason))
+
+    async def _replan(self, record: RampRecord) -> bool:
+        """Follow the plan of the settings; tell whether it is another one."""
+        ramp = replan(record.ramp, self._plan)
+        if ramp is record.ramp:
+            return False
+        by = By(actor="settings", through=Through.TIME, reason="the settings have another plan")
+        return await self._control.settle(record, changed(record, ramp, actor=by.actor, reason=by.reason), "plan", by)
 
     async def _step(self, record: RampRecord) -> None:
         now = time.time()
         verdict, reason = self._judge.verdict(record.ramp)
+        may_move = self._writer is not None
         ramp = step(
-            record.ramp, verdict, now, auto_advance=self._auto_advance, rollback_id=uuid4().hex[:12], reason=reason
+            record.ramp,
+            verdict,
+            now,
+            auto_advance=self._auto_advance and may_move,
+            rollback_id=uuid4().hex[:12],
+            reason=reason,
         )
-        if ramp is record.ramp:
+        if ramp is record.ramp or (verdict is Verdict.REVERT and not may_move):
             return
         if ramp.is_rolled_back:
             await self._control.roll_back(By(actor="guard", through=Through.GUARD, reason=reason))

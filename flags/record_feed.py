@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
-import msgspec
-import structlog
 from redis.exceptions import RedisError
-
-from flags.record_store import decode
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from flags.ramp_control import RampControl
-
-_log = structlog.get_logger(__name__)
 
 _RETRY_SECONDS = 0.5
 _PATIENCE_SECONDS = 5.0
@@ -53,10 +48,11 @@ class RecordFeed:
         async with self._store.pubsub() as feed:
             await feed.subscribe(self._channel)
             while True:
-                message = await feed.get_message(ignore_subscribe_messages=True, timeout=_PATIENCE_SECONDS)
-                if message is None:
-                    continue
-                try:
-                    self._control.follow(decode(message["data"]))
-                except msgspec.MsgspecError as exc:
-                    _log.error("record.unreadable", error=str(exc))
+                began = time.monotonic()
+                message = await feed.get_message(timeout=_PATIENCE_SECONDS)
+                if message is not None:
+                    if message["type"] == "message":
+                        self._control.hear(message["data"])
+                elif time.monotonic() - began < _PATIENCE_SECONDS / 2:
+                    # the kernel's ETIMEDOUT reads as "no message", at once and for ever: only a new connection helps
+                    raise ConnectionResetError("the subscription broke")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from redis.exceptions import RedisError
 
 from flags.record import AuditEntry, RampRecord
 
@@ -22,6 +23,10 @@ redis.call('PUBLISH', ARGV[5], ARGV[2])
 return false
 """
 """Sets the record if its version is the expected one (0: there is none); else returns the one that is there."""
+
+
+class UnreadableRecord(RedisError):
+    """What the store has is no record of ours: whoever meets it goes on as without the store."""
 
 
 class NewerRecord(Exception):
@@ -75,5 +80,13 @@ class RecordStore:
 
 
 def decode(text: Any) -> RampRecord | None:
-    """Return the record that *text* is; None for nothing."""
-    return msgspec.json.decode(text, type=RampRecord) if text else None
+    """Return the record that *text* is; None for nothing.
+
+    Raises:
+        UnreadableRecord: it is something else.
+
+    """
+    try:
+        return msgspec.json.decode(text, type=RampRecord) if text else None
+    except msgspec.MsgspecError as exc:
+        raise UnreadableRecord(f"the store's record of the rollout cannot be read: {exc}") from exc

@@ -39,8 +39,20 @@ class _Event(msgspec.Struct):
     id: int
 
 
+class _Failure(msgspec.Struct):
+    message: str
+
+
 class _Events(msgspec.Struct):
     events: list[_Event]
+
+
+def _message(response: httpx.Response) -> str:
+    """Return what Unleash says of a failure, shortened."""
+    try:
+        return msgspec.json.decode(response.content, type=_Failure).message[:200]
+    except msgspec.MsgspecError:
+        return "no reason"
 
 
 class UnleashFlagWriter:
@@ -76,17 +88,19 @@ class UnleashFlagWriter:
             FlagForbidden, FlagNotWritten: nothing was written, or it could not be read back.
 
         """
+        refusal: str | None = None
         for _ in range(_TRIES):
             found = await self._environment()
             now = self._share(found)
             if expected is not None and now.share_percent not in {expected, share_percent}:
                 raise FlagMoved(now.share_percent)
-            if await self._set(found, share_percent, group_id, title):
+            refusal = await self._set(found, share_percent, group_id, title)
+            if refusal is None:
                 await self._switch(found, to_on=share_percent > 0)
                 back = self._share(await self._environment())
                 if (back.share_percent, back.group_id) == (share_percent, group_id):
                     return replace(back, event_id=await self._newest_event())
-        raise FlagNotWritten("the flag was changed by somebody else each time it was to be written")
+        raise FlagNotWritten(refusal or "the flag was changed by somebody else each time it was to be written")
 
     async def _newest_event(self) -> str:
         """Return the id of the flag's newest event in Unleash's own log; empty where that cannot be read."""
@@ -98,14 +112,14 @@ class UnleashFlagWriter:
         except (httpx.HTTPError, msgspec.MsgspecError, IndexError):
             return ""
 
-    async def _set(self, found: _Environment, share_percent: int, group_id: str, title: str) -> bool:
-        """Write the strategy; False: somebody was quicker."""
+    async def _set(self, found: _Environment, share_percent: int, group_id: str, title: str) -> str | None:
+        """Write the strategy; return why Unleash did not take it, as when somebody was quicker; None: it did."""
         strategy = found.rollout()
         parameters = {"rollout": str(share_percent), "stickiness": "userId", "groupId": group_id}
         if strategy is None:
             body = {"name": ROLLOUT_STRATEGY, "title": title, "parameters": parameters, "constraints": []}
             await self._send("POST", "/strategies", body)
-            return True
+            return None
         parameters["stickiness"] = strategy.parameters.get("stickiness", "userId")
         operations = [
             {"op": "test", "path": "/parameters/rollout", "value": strategy.parameters.get("rollout", "100")},
@@ -113,7 +127,7 @@ class UnleashFlagWriter:
             {"op": "add", "path": "/title", "value": title},
         ]
         response = await self._send("PATCH", f"/strategies/{strategy.id}", operations, may_conflict=True)
-        return response.is_success
+        return None if response.is_success else f"Unleash answered {response.status_code}: {_message(response)}"
 
     async def _switch(self, found: _Environment, *, to_on: bool) -> None:
         if found.enabled != to_on:

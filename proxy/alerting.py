@@ -55,7 +55,7 @@ class Alerting:
         self._health = Health(rollout.membership, settings.flag.poll_seconds)
         self._client = new_client()
         self.notifiers = [_notifier(name, each, self._client) for name, each in settings.alerts.receivers.items()]
-        self.outbox = Outbox(store, settings.store.prefix)
+        self.outbox = Outbox(store, settings.rollout_prefix)
         self.alarms = Alarms(
             flag=settings.flag.key,
             outbox=self.outbox,

@@ -52,7 +52,7 @@ def make_guard(
 ) -> Guard:
     """Return who judges, and rolls back."""
     return Guard(
-        prefix=settings.store.prefix,
+        prefix=settings.rollout_prefix,
         instance_id=instance_id,
         judge=judge_of(settings),
         control=control,
@@ -67,7 +67,7 @@ def make_signals(settings: Settings, instance_id: str, stage: Callable[[], str])
     """Return who counts what the guard judges."""
     limits = guardrails_of(settings)
     return SignalObserver(
-        prefix=settings.store.prefix,
+        prefix=settings.rollout_prefix,
         instance_id=instance_id,
         p95_seconds=limits["p95"].limit,
         cost_limit_dollars=limits["cost"].limit,

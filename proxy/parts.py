@@ -141,7 +141,7 @@ class Parts:
         return self.guard
 
     def _make_exchange(self) -> Exchange:
-        spend = SharedSpend(self.budget, self.settings.store.prefix, self.instance_id)
+        spend = SharedSpend(self.budget, self.settings.rollout_prefix, self.instance_id)
         return Exchange(
             self.store,
             [spend, self.rollout.control, self.signals, *([self.guard] if self.guard else [])],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 import structlog
 
@@ -63,8 +64,8 @@ class Rollout:
         self._replica = replica
         self._on_audit = on_audit
         self._started_at = time.time()
-        prefix = settings.store.prefix
-        self.latch = Latch(settings.data_dir / "rollout.json")
+        prefix = settings.rollout_prefix
+        self.latch = Latch(settings.data_dir / "rollouts" / f"{quote(settings.flag.key, safe='')}.json")
         self.pulse = Pulse()
         self.flag_gate = gate
         self.gate = LatchedGate(gate, self.latch, self.pulse)
@@ -105,7 +106,7 @@ class Rollout:
 
     def effective_share_percent(self) -> int | None:
         """Return the share that this replica gives to the candidate; None: the flag is not known."""
-        if self.latch.is_set:
+        if self.gate.shut_by() is not None or not self._settings.arms.use_candidate:
             return 0
         if self.latch.is_retired:
             return 100
@@ -166,14 +167,23 @@ class Rollout:
                 "is_set": self.latch.is_set,
                 "rollback": self.latch.undelivered or (ramp.rollback if ramp and ramp.is_rolled_back else None),
                 "is_delivered": self.latch.undelivered is None,
+                "is_known": self.latch.is_known,
                 "cool_down_seconds_left": self._cool_down_left(ramp, now),
             },
             "flag_is_behind": bool(record and record.is_pending),
             "flag_error": self.reconciler.error,
             "record_version": record.version if record else None,
+            "record_error": self.control.error,
+            "warnings": self._warnings(members),
             "leader": self.membership.leader,
             "replicas": [_member(member, now) for member in self.membership.members],
         }
+
+    def _warnings(self, members: list[Member]) -> list[str]:
+        """Return what is wrong with how this rollout is set up, as far as that shows."""
+        if self._settings.flag.url or len({member.host for member in members}) < 2:
+            return []
+        return ["several hosts follow flag files of their own: each splits by its own; use Unleash, or one shared file"]
 
     def _plan(self, ramp: Ramp | None) -> tuple[Any, ...]:
         return ramp.plan if ramp else self._settings.ramp.stages

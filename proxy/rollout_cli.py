@@ -1,12 +1,13 @@
 """The rollout's commands for people: they talk HTTP, so they work through a port-forward, from a laptop.
 
 Exit codes: 0 done; 1 refused or not possible now; 2 wrong usage; 3 the control plane cannot be reached;
-4 the token is unknown or its role may not do this.
+4 the token is unknown or its role may not do this; 5 done, but the store or the flag does not say it yet.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flags.ramp import words
-from proxy.control_client import ControlPlane, token_of
+from proxy.control_client import NOT_EVERYWHERE, ControlPlane, token_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +63,7 @@ def command(name: str, words: str, *options: Callable[[Any], Any]) -> Callable[[
 
 _reason = click.option("--reason", default="", help="Why; it goes into the audit trail.")
 _yes = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+_request_id = click.option("--request-id", default="", help="The same one again does nothing twice.")
 _force = click.option("--force", is_flag=True, help="Do it although the plan says otherwise.")
 
 
@@ -103,22 +105,23 @@ def _summary(rollout: dict[str, Any], flag: dict[str, Any], found: dict[str, Any
         rows.append(("", f"[yellow]the flag does not say it yet[/]{_red(rollout['flag_error'])}"))
     rows.append(("latch", _latch(rollout["latch"])))
     rows.append(("guard", _guard(found["guard"])))
-    rows.append(
-        ("store", "[green]ok[/]" if not found["store"]["error"] else f"degraded{_red(found['store']['error'])}")
-    )
+    wrong = found["store"]["error"] or rollout["record_error"]
+    rows.append(("store", f"degraded{_red(wrong)}" if wrong else "[green]ok[/]"))
+    rows += [("", f"[yellow]{escape(warning)}[/]") for warning in rollout["warnings"]]
     return rows
 
 
 def _latch(latch: dict[str, Any]) -> str:
     if not latch["is_set"]:
-        return "open"
+        return "open" if latch["is_known"] else "[yellow]not known: the store was never reached; control for all[/]"
     rollback = latch["rollback"] or {}
     cools = latch["cool_down_seconds_left"]
     text = (
         f"[bold red]SET[/] {rollback.get('rollback_id', '')} by {escape(rollback.get('actor', '?'))}: "
         f"{escape(rollback.get('reason') or '')}"
     )
-    text += "" if latch["is_delivered"] else "  [yellow](the store does not know it yet)[/]"
+    if not latch["is_delivered"]:
+        return f"{text}  [yellow](the store does not know it yet)[/]"
     return text + (f"  cools down for {words(cools)}" if cools else "  may be re-armed")
 
 
@@ -152,32 +155,38 @@ def _replicas(rollout: dict[str, Any]) -> Table:
 
 
 @command(
-    "ramp", "Move the share to a stage of the plan.", click.argument("share_percent", type=int), _reason, _force, _yes
+    "ramp",
+    "Move the share to a stage of the plan.",
+    click.argument("share_percent", type=click.IntRange(0, 100)),
+    _reason,
+    _request_id,
+    _force,
+    _yes,
 )
-def ramp(plane: ControlPlane, *, share_percent: int, reason: str, force: bool, yes: bool, as_json: bool) -> None:
+def ramp(plane: ControlPlane, *, share_percent: int, yes: bool, as_json: bool, **order: Any) -> None:
     """Move it."""
     _ask(f"Give {share_percent} % of the users to the candidate?", yes=yes)
-    _show(plane.order("/ramp", share_percent=share_percent, reason=reason, force=force), as_json=as_json)
+    _show(plane.order("/ramp", share_percent=share_percent, **order), as_json=as_json)
 
 
-@command("advance", "Move the share to the next stage.", _reason, _force, _yes)
-def advance(plane: ControlPlane, *, reason: str, force: bool, yes: bool, as_json: bool) -> None:
+@command("advance", "Move the share to the next stage.", _reason, _request_id, _force, _yes)
+def advance(plane: ControlPlane, *, yes: bool, as_json: bool, **order: Any) -> None:
     """Move it."""
     _ask("Move to the next stage?", yes=yes)
-    _show(plane.order("/advance", reason=reason, force=force), as_json=as_json)
+    _show(plane.order("/advance", **order), as_json=as_json)
 
 
-@command("hold", "Stay where it is; a rollback still works.", _reason)
-def hold(plane: ControlPlane, *, reason: str, as_json: bool) -> None:
+@command("hold", "Stay where it is; a rollback still works.", _reason, _request_id)
+def hold(plane: ControlPlane, *, as_json: bool, **order: Any) -> None:
     """Stay."""
-    _show(plane.order("/hold", reason=reason), as_json=as_json)
+    _show(plane.order("/hold", **order), as_json=as_json)
 
 
-@command("rollback", "Take the candidate out, everywhere, now.", _reason, _yes)
-def rollback(plane: ControlPlane, *, reason: str, yes: bool, as_json: bool) -> None:
+@command("rollback", "Take the candidate out, everywhere, now.", _reason, _request_id, _yes)
+def rollback(plane: ControlPlane, *, yes: bool, as_json: bool, **order: Any) -> None:
     """Take it out."""
     _ask("Take the candidate out for all users?", yes=yes)
-    _show(plane.order("/rollback", reason=reason), as_json=as_json)
+    _show(plane.order("/rollback", **order), as_json=as_json)
 
 
 @command(
@@ -185,23 +194,24 @@ def rollback(plane: ControlPlane, *, reason: str, yes: bool, as_json: bool) -> N
     "End a rollback; the share stays 0 until it is ramped.",
     click.option("--reason", required=True, help="Why it is safe now."),
     click.option("--fresh-users", is_flag=True, help="Draw other users than those who had it before."),
+    _request_id,
     _force,
     _yes,
 )
-def rearm(plane: ControlPlane, *, reason: str, fresh_users: bool, force: bool, yes: bool, as_json: bool) -> None:
+def rearm(plane: ControlPlane, *, yes: bool, as_json: bool, **order: Any) -> None:
     """End it."""
     _ask("Let the candidate be ramped again?", yes=yes)
-    _show(plane.order("/rearm", reason=reason, fresh_users=fresh_users, force=force), as_json=as_json)
+    _show(plane.order("/rearm", **order), as_json=as_json)
 
 
-@command("retire", "Make the old arm a fallback only.", _reason, _force, _yes)
-def retire(plane: ControlPlane, *, reason: str, force: bool, yes: bool, as_json: bool) -> None:
+@command("retire", "Make the old arm a fallback only.", _reason, _request_id, _force, _yes)
+def retire(plane: ControlPlane, *, yes: bool, as_json: bool, **order: Any) -> None:
     """Retire it."""
     _ask("Give every user to the candidate for good?", yes=yes)
-    found = plane.order("/retire", reason=reason, force=force)
-    _show(found, as_json=as_json)
+    found = plane.order("/retire", **order)
     if not as_json:
-        _out.print(_CAN_GO, highlight=False)
+        _out.print(_CAN_GO, highlight=False, markup=False)
+    _show(found, as_json=as_json)
 
 
 _CAN_GO = """The old arm is a fallback only now. What can go:
@@ -245,14 +255,17 @@ def _ask(question: str, *, yes: bool) -> None:
 
 
 def _show(outcome: dict[str, Any], *, as_json: bool) -> None:
+    """Print what came of an order; the exit code says if it is not everywhere yet."""
     if as_json:
         print_json(outcome)
-        return
-    phase = _PHASES.get(outcome["phase"] or "", "no record")
-    rollback_id = f"  {outcome['rollback_id']}" if outcome["rollback_id"] else ""
-    _out.print(f"{phase} at {_percent(outcome['share_percent'])}{rollback_id}")
+    else:
+        phase = _PHASES.get(outcome["phase"] or "", "no record")
+        rollback_id = f"  {outcome['rollback_id']}" if outcome["rollback_id"] else ""
+        _out.print(f"{phase} at {_percent(outcome['share_percent'])}{rollback_id}")
     for warning in outcome["warnings"]:
         _errors.print(warning, style="yellow", highlight=False, markup=False)
+    if outcome["warnings"]:
+        sys.exit(NOT_EVERYWHERE)
 
 
 def print_json(found: object) -> None:

@@ -190,8 +190,9 @@ class Service:
         return self._last_resort(work)
 
     def _can_rescue(self) -> bool:
+        """Tell whether the candidate may answer where control failed: never while a rollback holds."""
         wanted = self._settings.fallback.on_control_failure == "candidate" and self._settings.arms.use_candidate
-        return wanted and self._trier.is_ready(Role.CANDIDATE)
+        return wanted and not self._latch.is_set and self._trier.is_ready(Role.CANDIDATE)
 
     async def _try(self, role: Role, work: _Work, deadline: float) -> Tried:
         call = work.call

@@ -242,6 +242,11 @@ class Settings(Section, frozen=True):
     store: Store = Store()
     telemetry: Telemetry = Telemetry()
 
+    @property
+    def rollout_prefix(self) -> str:
+        """How the store's keys of this rollout begin: another flag is another rollout."""
+        return f"{self.store.prefix}:{self.flag.key}"
+
     def backend(self, name: str) -> Backend:
         """Return the back end called *name*; ``gpt`` and ``cross-encoder`` are there unless redefined.
 

@@ -12,8 +12,8 @@ from litestar import Request, get, post
 from msgspec import Meta
 
 from flags import ramp as ramps
-from flags.ramp_control import By, StoreAway, refuse_without
-from flags.record import AuditEntry, Through  # Litestar reads the annotations when it starts
+from flags.ramp_control import StoreAway, refuse_without
+from flags.record import AuditEntry, By, Through  # Litestar reads the annotations when it starts
 from proxy.errors import Conflict, InvalidRequest, NotReady
 from proxy.keys import presented_key
 
@@ -83,14 +83,21 @@ async def advance(request: _Request, data: Order | None = None) -> Outcome:
     """Move to the next stage."""
     parts, actor = _enter(request, "operator")
     order = data or Order()
-    return await _change(parts, actor, "advance", order, lambda r, now: ramps.advance(r, now, force=order.force))
+    return await _change(
+        parts,
+        actor,
+        "advance",
+        order,
+        lambda r, now: ramps.advance(r, now, force=order.force),
+        needs_settled=not order.force,
+    )
 
 
 @post("/hold", summary="stay where it is", status_code=200)
 async def hold(request: _Request, data: Order | None = None) -> Outcome:
     """Stay, whatever the evidence says, unless it says rollback."""
     parts, actor = _enter(request, "operator")
-    return await _change(parts, actor, "hold", data or Order(), ramps.hold, moves_flag=False)
+    return await _change(parts, actor, "hold", data or Order(), lambda r, _: ramps.hold(r), moves_flag=False)
 
 
 @post("/rearm", summary="let a rolled-back candidate be ramped again", status_code=200)

@@ -358,6 +358,24 @@ def apart(unleash: Unleash, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             yield made, network
 
 
+def test_a_proxy_cut_off_from_the_store_for_longer_than_the_kernel_waits_goes_on_answering(
+    apart: tuple[Site, Network],
+) -> None:
+    site, network = apart
+    site.begin()
+    alone = site.fleet.proxies[0]
+    network.cut(0, site.redis.port)
+    try:
+        eventually(lambda: alone.control("/status").json()["store"]["error"], timeout_seconds=30)
+        for _ in range(5):
+            time.sleep(2)  # the kernel gives a silent peer up after six seconds
+            assert {answer.status for answer in ask_all(alone.url, USERS[:8])} == {200}
+            assert alone.control("/status").json()["store"]["error"]
+    finally:
+        network.mend(0)
+    site.fleet.wait_until_agreed(timeout_seconds=30)
+
+
 def test_a_leader_cut_off_from_the_store_leaves_one_incident_and_nobody_in_the_candidate(
     apart: tuple[Site, Network],
 ) -> None:
@@ -374,7 +392,7 @@ def test_a_leader_cut_off_from_the_store_leaves_one_incident_and_nobody_in_the_c
             eventually(lambda: site.pages(rollback["rollback_id"]), timeout_seconds=20)
             eventually(lambda: site.in_unleash() == 0, timeout_seconds=20)
             alone = site.fleet.proxies[leader].url
-            eventually(lambda: {each.arm for each in ask_all(alone, USERS[:40])} == {"control"}, timeout_seconds=10)
+            eventually(lambda: {each.arm for each in ask_all(alone, USERS[:40])} == {"control"}, timeout_seconds=40)
         finally:
             network.mend(leader)
             site.candidate.fault = None

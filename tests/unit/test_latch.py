@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
+from flags.gate import GateState
 from flags.latch import Latch
 from flags.latched_gate import LatchedGate
 from flags.pulse import Pulse
@@ -14,8 +15,6 @@ from flags.vocabulary import Arm, Assignment, FlagContext, Reason
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from flags.gate import GateState
 
 RECORD = RampRecord(ramp=Ramp(rollout_id="r", group_id="g", share_percent=5), version=3)
 ROLLBACK = Rollback(rollback_id="abc", at=9.0, actor="ann", reason="bad", from_share_percent=5)
@@ -116,12 +115,9 @@ def test_listeners_hear_of_each_change_and_of_no_repetition() -> None:
 class Everybody:
     """A gate that gives everybody one arm."""
 
-    def __init__(self, arm: Arm) -> None:
+    def __init__(self, arm: Arm, fresh_at: float | None = None) -> None:
         self.arm = arm
-
-    @property
-    def state(self) -> GateState:
-        raise NotImplementedError
+        self.state = GateState(source="file", flag="f", rollout=None, fresh_at=fresh_at, changed_at=None)
 
     def assign(self, context: FlagContext) -> Assignment:
         del context
@@ -165,6 +161,29 @@ def test_a_rollback_decided_without_a_record_is_not_taken_for_an_older_one_of_th
 def test_a_rollback_that_was_ended_after_it_was_decided_here_is_over_here_too() -> None:
     latch = Latch()
     latch.decide(Rollback(rollback_id="mine", at=100.0, actor="ann", reason="bad", from_share_percent=0))
-    later = roll_back(Ramp(rollout_id="r", group_id="g"), "theirs", 101.0, actor="guard", reason="x")
-    latch.take(RampRecord(ramp=rearm(later, 102.0, cool_down_seconds=0), version=9))
+    later = roll_back(Ramp(rollout_id="r", group_id="g"), "mine", 101.0, actor="guard", reason="x")
+    rearmed = rearm(later, 102.0, cool_down_seconds=0)
+    latch.take(RampRecord(ramp=rearmed, version=9, rollback_ids=("mine",)))
     assert not latch.is_set
+
+
+def test_nobody_has_the_candidate_while_it_is_not_known_whether_a_rollback_holds() -> None:
+    latch = Latch()
+    gate = LatchedGate(Everybody(Arm.CANDIDATE), latch, Pulse())
+    assert (gate.assign(FlagContext("ann")).arm, gate.shut_by()) == (Arm.CONTROL, Reason.UNSURE)
+    latch.hear()
+    assert (gate.assign(FlagContext("ann")).arm, gate.shut_by()) == (Arm.CANDIDATE, None)
+
+
+def test_after_a_rearm_a_flag_that_was_last_read_before_it_gives_nothing() -> None:
+    latch = following(ROLLED)
+    latch.take(REARMED)
+    assert latch.opened_at is not None
+    stale, fresh = latch.opened_at - 1, latch.opened_at + 1
+    assert LatchedGate(Everybody(Arm.CANDIDATE, stale), latch, Pulse()).shut_by() is Reason.LATCHED
+    assert LatchedGate(Everybody(Arm.CANDIDATE, fresh), latch, Pulse()).shut_by() is None
+
+
+def test_a_copy_is_read_from_its_own_file_only(tmp_path: Path) -> None:
+    Latch(tmp_path / "a.json").take(ROLLED)
+    assert Latch(tmp_path / "b.json").record is None

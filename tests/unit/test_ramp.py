@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec.structs import replace
 
 from flags.bucketing import bucket
 from flags.ramp import (
@@ -19,11 +20,13 @@ from flags.ramp import (
     Verdict,
     adopt,
     advance,
+    begun,
     check_plan,
     cool_down_ends_at,
     hold,
     move,
     rearm,
+    replan,
     retire,
     roll_back,
     step,
@@ -99,7 +102,7 @@ def test_there_is_nothing_after_the_last_stage() -> None:
 
 
 def test_a_held_ramp_goes_on_by_an_operators_word_only() -> None:
-    held = hold(at_stage(0), 1.0)
+    held = hold(at_stage(0))
     assert held.phase is Phase.HELD
     assert judged(held, Verdict.ADVANCE, 1e9, auto_advance=True) is held
     assert move(held, 5, 2.0).phase is Phase.RAMPING
@@ -111,7 +114,7 @@ def test_a_held_ramp_goes_on_by_an_operators_word_only() -> None:
     [
         ramp(),
         at_stage(0),
-        hold(at_stage(1), 0.0),
+        hold(at_stage(1)),
         ramp(phase=Phase.PROMOTED, share_percent=100, stage=3),
         ramp(phase=Phase.RETIRED),
     ],
@@ -142,7 +145,7 @@ def test_nothing_but_rearm_ends_a_rollback() -> None:
     forbidden: list[Callable[[], Ramp]] = [
         lambda: move(rolled, 5, 9.0, force=True),
         lambda: advance(rolled, 9.0, force=True),
-        lambda: hold(rolled, 9.0),
+        lambda: hold(rolled),
     ]
     for ask in forbidden:
         with pytest.raises(Refused, match="rearm"):
@@ -254,7 +257,7 @@ class RampMachine(RuleBasedStateMachine):
 
     @rule()
     def operator_holds(self) -> None:
-        self.take(lambda: hold(self.state, self.now))
+        self.take(lambda: hold(self.state))
 
     @rule()
     def operator_rolls_back(self) -> None:
@@ -315,3 +318,32 @@ def test_users_at_five_percent_are_still_in_at_every_later_stage() -> None:
     users = [f"user-{i}" for i in range(5000)]
     within = [{u for u in users if bucket("g", u) <= stage.share_percent} for stage in DEFAULT_PLAN]
     assert within[0] < within[1] < within[2] < within[3] == set(users)
+
+
+def test_a_held_stage_goes_on_baking() -> None:
+    held = hold(at_stage(0))
+    assert held.baked_seconds_left(60.0) == at_stage(0).baked_seconds_left(60.0)
+    assert move(held, held.share_percent, 60.0).entered_at == held.entered_at
+
+
+def test_another_plan_keeps_the_share_and_finds_its_stage() -> None:
+    plan = (Stage(1, 0.0), Stage(5, 60.0), Stage(100, 60.0))
+    found = replan(at_stage(0), plan)
+    assert (found.share_percent, found.stage, found.plan) == (5, 1, plan)
+    assert replan(found, plan) is found
+
+
+def test_another_hash_group_in_the_flag_is_adopted_and_bakes_anew() -> None:
+    found = adopt(at_stage(0), 5, 70.0, group_id="others")
+    assert (found.group_id, found.share_percent, found.entered_at) == ("others", 5, 70.0)
+
+
+def test_a_stage_begins_when_the_flag_says_it_and_a_rollback_when_it_was_decided() -> None:
+    assert begun(at_stage(0), 70.0).entered_at == 70.0
+    rolled = roll_back(at_stage(0), "a", 50.0, actor="x", reason="")
+    assert begun(rolled, 70.0).entered_at == 50.0
+
+
+def test_the_cool_down_stops_doubling_after_ten_times() -> None:
+    rolled = replace(roll_back(at_stage(0), "a", 0.0, actor="x", reason=""), rollbacks=5000)
+    assert cool_down_ends_at(rolled, 60.0) == 60.0 * 1024

@@ -4,7 +4,18 @@ import pytest
 from msgspec.structs import replace
 
 from flags.ramp import DEFAULT_PLAN, Phase, Ramp, Rollback, move, rearm, roll_back
-from flags.record import RampRecord, Through, changed, entry_of, record_from_flag, title_of, wins, with_rollback
+from flags.record import (
+    By,
+    RampRecord,
+    Request,
+    Through,
+    changed,
+    entry_of,
+    record_from_flag,
+    title_of,
+    wins,
+    with_rollback,
+)
 
 AT_5 = RampRecord(ramp=move(Ramp(rollout_id="r", group_id="g"), 5, 0.0), version=3)
 ROLLBACK = Rollback(rollback_id="abc", at=9.0, actor="ann", reason="bad", from_share_percent=5, request_id="q1")
@@ -17,7 +28,7 @@ def rolled_back() -> RampRecord:
 def test_a_change_of_share_is_the_next_version_and_waits_for_the_flag() -> None:
     after = changed(AT_5, move(AT_5.ramp, 25, 1.0), actor="ann", reason="fine", request_id="q7")
     assert (after.version, after.is_pending, after.flag_share_percent) == (4, True, 5)
-    assert after.request_ids == ("q7",)
+    assert after.requests == (Request("q7", ""),)
 
 
 def test_a_change_that_moves_no_share_writes_no_flag() -> None:
@@ -49,8 +60,9 @@ def test_no_more_than_a_few_requests_are_remembered() -> None:
     record = AT_5
     for number in range(200):
         record = changed(record, record.ramp, actor="a", reason="", request_id=str(number))
-    assert len(record.request_ids) == 64
-    assert record.request_ids[-1] == "199"
+    assert len(record.requests) == 64
+    assert record.action_of("199") == ""
+    assert record.action_of("1") is None
 
 
 @pytest.mark.parametrize(
@@ -93,8 +105,10 @@ def test_a_title_of_a_rollback_beside_a_share_is_none() -> None:
 
 def test_an_audit_entry_says_who_what_from_and_to() -> None:
     after = rolled_back()
-    entry = entry_of(AT_5, after, at=9.0, through=Through.GUARD, action="rollback", evidence="p99 3 s")
-    assert (entry.actor, entry.from_share_percent, entry.to_share_percent) == ("ann", 5, 0)
+    by = By(actor="bob", through=Through.GUARD, reason="too slow", evidence="p99 3 s")
+    entry = entry_of(AT_5, after, by, at=9.0, action="rollback")
+    assert (entry.actor, entry.reason, entry.through) == ("bob", "too slow", "guard")
+    assert (entry.from_share_percent, entry.to_share_percent) == (5, 0)
     assert (entry.rollback_id, entry.version, entry.evidence) == ("abc", 4, "p99 3 s")
 
 
@@ -115,3 +129,43 @@ def test_a_second_change_before_the_first_is_written_still_expects_what_the_flag
 def test_a_rearm_before_the_rollback_is_written_leaves_it_to_be_written_whatever_the_flag_says() -> None:
     after = changed(rolled_back(), rearm(rolled_back().ramp, 10.0, cool_down_seconds=0), actor="ann", reason="mended")
     assert (after.is_pending, after.flag_share_percent) == (True, None)
+
+
+def rearmed() -> RampRecord:
+    ramp = rearm(rolled_back().ramp, 1e9, cool_down_seconds=0)
+    return changed(rolled_back(), ramp, actor="ann", reason="mended")
+
+
+def test_a_rollback_keeps_who_decided_it_when_and_why() -> None:
+    rollback = rolled_back().ramp.rollback
+    assert rollback == ROLLBACK
+    late = with_rollback(AT_5, ROLLBACK, 99.0)
+    assert late.ramp.rollback is not None
+    assert (late.ramp.rollback.at, late.ramp.entered_at) == (9.0, 99.0)
+
+
+@pytest.mark.parametrize("version", [1, 5, 900])
+def test_a_store_from_before_a_rollback_does_not_undo_it_however_far_it_went_on(version: int) -> None:
+    older = replace(AT_5, version=version)
+    assert wins(rolled_back(), older)
+    assert not wins(older, rolled_back())
+
+
+@pytest.mark.parametrize("version", [1, 900])
+def test_a_rollback_of_the_store_holds_against_a_copy_of_another_past(version: int) -> None:
+    copy = replace(rearmed(), version=version, rollback_ids=("of another past",), ramp=replace(AT_5.ramp, rollbacks=7))
+    assert not wins(copy, rolled_back())
+    assert wins(rolled_back(), copy)
+
+
+def test_a_rollback_that_was_ended_since_does_not_come_back() -> None:
+    asleep = replace(rolled_back(), version=900)
+    assert wins(rearmed(), asleep)
+    assert not wins(asleep, rearmed())
+
+
+def test_a_rearm_has_the_flag_written_again_so_that_it_names_the_rollback_no_more() -> None:
+    written = replace(rolled_back(), is_pending=False)
+    after = changed(written, rearm(written.ramp, 1e9, cool_down_seconds=0), actor="ann", reason="mended")
+    assert after.is_pending
+    assert title_of(after) == "0 % by ann: mended"
