@@ -187,7 +187,7 @@ def test_a_command_sent_twice_with_one_request_id_is_done_once(rollout: Rollout)
         ("olga", ["rearm", "--reason", "x", "--yes"], 4),
         ("olga", ["retire", "--yes"], 4),
         ("nobody", ["status"], 4),
-        ("adam", ["ramp", "101", "--yes"], 1),
+        ("adam", ["ramp", "101", "--yes"], 2),
         ("adam", ["ramp", "-1", "--yes"], 2),
         ("adam", ["ramp", "5.5", "--yes"], 2),
         ("adam", ["ramp", "30", "--yes"], 1),
@@ -252,7 +252,7 @@ def test_a_fleet_restarted_with_an_empty_redis_reads_the_rollback_off_the_flag(
     rollout.fleet.wait_until_agreed()
     for proxy in rollout.fleet.proxies:
         proxy.stop()
-        (proxy.folder / "var/rollout.json").unlink()
+        (proxy.folder / f"var/rollouts/{rollout.flag}.json").unlink()
     with redis.client() as client:
         client.flushall()
     for proxy in rollout.fleet.proxies:
