@@ -149,7 +149,7 @@ class Reconciler:
         if not self._control.has_none:
             return
         # a token that may not even read must not keep the rollout from beginning: what the gate knows will do
-        found = await self._read() or self._seen()
+        found = await self._read() or self._seen() or self._absent()
         if found is not None:
             state = self._gate.state
             await self._control.begin(
@@ -272,6 +272,12 @@ class Reconciler:
             return None
         share = state.rollout.share_percent if state.rollout.is_enabled else 0
         return FlagShare(share, state.rollout.group_id)
+
+    def _absent(self) -> FlagShare | None:
+        """Return nobody's share where the flag's keeper was read and has no such flag; a rollback needs a record."""
+        state = self._gate.state
+        is_read = state.fresh_at is not None and state.error is None
+        return FlagShare(0, state.flag) if is_read and state.rollout is None else None
 
     async def _read(self) -> FlagShare | None:
         """Return what the flag says, asked directly where that is possible; None: it cannot be known now."""

@@ -75,7 +75,7 @@ class Fleet:
                 proxy.process.kill()
                 proxy.process.wait(15)
 
-    def wait_until_agreed(self, *, timeout_seconds: float = 20) -> dict[str, Any]:
+    def wait_until_agreed(self, *, timeout_seconds: float = 40) -> dict[str, Any]:
         """Wait until all follow one version of the record, which the flag says too; return what it is."""
 
         def agreed() -> dict[str, Any] | None:

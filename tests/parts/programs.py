@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def eventually(ask: Callable[[], T], *, timeout_seconds: float = 10, every_seconds: float = 0.05) -> T:
+def eventually(ask: Callable[[], T], *, timeout_seconds: float = 30, every_seconds: float = 0.05) -> T:
     """Return the first true answer of *ask*; an AssertionError in it counts as not yet.
 
     Raises:
