@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 
 import msgspec
@@ -17,6 +18,11 @@ class Severity(StrEnum):
     """Today."""
     INFO = "info"
     """Nothing is wrong."""
+
+
+def alert_name(kind: str) -> str:
+    """Return how a kind of alert is called in Alertmanager and its runbook: ``flags_stale`` is RerankCanaryFlagsStale."""
+    return "RerankCanary" + "".join(part.capitalize() for part in re.split(r"[^a-zA-Z0-9]+", kind))
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):

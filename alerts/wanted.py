@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from alerts.alert import Alert, Severity
+from alerts.alert import Alert, Severity, alert_name
 from alerts.report import Evidence, Report
 from alerts.verdict import GRACE_SECONDS, HoldReason, sentence
 from flags.ramp import Phase, words
@@ -89,17 +89,12 @@ def wanted(situation: Situation, links: Links, now: float) -> dict[str, Alert]:
     return {each.key: _with_links(each, links) for each in found}
 
 
-def runbook_name(kind: str) -> str:
-    """Return the page of an alert's kind."""
-    return f"RerankCanary{''.join(part.capitalize() for part in kind.split('_'))}"
-
-
 def _with_links(alert: Alert, links: Links) -> Alert:
     found = list(alert.links)
     if links.dashboard:
         found.insert(0, ("dashboard", links.dashboard))
     if links.runbook:
-        found.append(("runbook", f"{links.runbook.rstrip('/')}/{runbook_name(alert.kind)}.md"))
+        found.append(("runbook", f"{links.runbook.rstrip('/')}/{alert_name(alert.kind)}.md"))
     return msgspec.structs.replace(alert, links=tuple(found))
 
 

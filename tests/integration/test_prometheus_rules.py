@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from alerts.notifiers.alertmanager import alert_name
+from alerts.alert import alert_name
 from alerts.verdict import GRACE_SECONDS, HoldReason
 from tests.conftest import require_part
 from tests.integration.pages import metrics_page
