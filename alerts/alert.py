@@ -21,7 +21,7 @@ class Severity(StrEnum):
 
 
 def alert_name(kind: str) -> str:
-    """Return how a kind of alert is called in Alertmanager and its runbook: ``flags_stale`` is RerankCanaryFlagsStale."""
+    """Return how a kind is called in Alertmanager and its runbook: ``flag_stale`` is RerankCanaryFlagStale."""
     return "RerankCanary" + "".join(part.capitalize() for part in re.split(r"[^a-zA-Z0-9]+", kind))
 
 
@@ -60,6 +60,10 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
         return self if self.is_over else replace(self, ends_at=now, version=self.version + 1)
 
     def follows(self, known: Alert) -> Alert:
-        """Return it as the next word on what *known* said; *known* itself where nothing but the version differs."""
-        as_known = replace(self, starts_at=known.starts_at, version=known.version)
+        """Return it as the next word on what *known* said; *known* itself where nothing but the version differs.
+
+        While it lasts it stays as severe as it was: who was told of a page is to be told of its end.
+        """
+        severity = min(self.severity, known.severity, key=list(Severity).index)
+        as_known = replace(self, starts_at=known.starts_at, version=known.version, severity=severity)
         return known if as_known == known else replace(as_known, version=known.version + 1)

@@ -9,6 +9,7 @@ import numpy as np
 
 from alerts.evidence import kl, regret, requests_to_alarm
 from alerts.guardrails import COST_CEILING, Method, Value
+from alerts.health import TICK_SECONDS
 from alerts.judge import BOUND_ALPHA
 from alerts.verdict import Finding
 
@@ -26,6 +27,7 @@ def findings_of(judge: Judge, state: State) -> list[Finding]:
     evidence = judge.evidence(state)[0]
     breached = state.has_breached[0]
     bounds = judge.bounds(state)
+    bets, onset = judge.leading_bet(state)[0], state.onset
     found = []
     for place, guardrail in enumerate(judge.guardrails):
         deff = float(judge.effect(place, state)[0, -1])
@@ -47,6 +49,9 @@ def findings_of(judge: Judge, state: State) -> list[Finding]:
                 lower=float(bounds.lower[0, place]),
                 upper=float(bounds.upper[0, place]),
                 limit=limit,
+                recent_seconds=float(onset.ticks[0, bets[place]]) * TICK_SECONDS,
+                recent_trials=float(onset.trials[0, 1, bets[place]]),
+                recent_bad=float(onset.bad[0, 1, bets[place]]),
                 design_effect=deff,
                 seconds_to_detect=_seconds(_to_detect(guardrail, judge.threshold), rate),
                 seconds_to_pass=_to_pass(

@@ -26,8 +26,8 @@ from alerts.evidence import (
     share_evidence,
     split_evidence,
 )
-from alerts.guardrails import EVENTS, VALUES, Guardrail, Method
-from alerts.signals import LEVEL_VALUES, Tick, no_tick
+from alerts.guardrails import EVENTS, VALUES, Event, Guardrail, Method
+from alerts.signals import ARMS, LEVEL_VALUES, Tick, no_tick
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,8 +40,44 @@ MIN_USERS = 4
 """Groups of users that bad events must come from before they roll back: one user's trouble is one user's."""
 NOTHING = -1e6
 """The logarithm of no evidence at all, as JSON can have it."""
+_FEW_TRIALS = 5
+"""Of control, that say nothing of how it does."""
+_CLEARLY = float(np.log(20))
+_MANY_BAD = 20
 _RATE_KEPT = 1 - 1 / 300
 _RECENT_KEPT = 0.5 ** (1 / 600)
+
+
+class Onset(msgspec.Struct, kw_only=True):
+    """What each bet saw since its evidence last stood at nothing: where a fault began, if there is one.
+
+    The restart of a CUSUM is the likeliest time of a change (Page 1954; Hinkley 1970). Arrays (r, bets).
+    """
+
+    score: Array
+    ticks: Array
+    trials: Array
+    """(r, arms, bets)"""
+    bad: Array
+    """(r, arms, bets): bad events; of a mean, the sum of the values, which only the candidate's row has."""
+
+    @classmethod
+    def none(cls, runs: int, bets: int) -> Onset:
+        """Return that nothing was seen."""
+        return cls(
+            score=np.zeros((runs, bets)),
+            ticks=np.zeros((runs, bets)),
+            trials=np.zeros((runs, ARMS, bets)),
+            bad=np.zeros((runs, ARMS, bets)),
+        )
+
+    def add(self, log_e: Array, trials: Array, bad: Array) -> None:
+        """Take one tick, in place: the evidence (r, bets), and (r, arms, bets) what it rests on."""
+        self.score = np.maximum(0.0, self.score + log_e)
+        goes_on = self.score > 0
+        self.ticks = np.where(goes_on, self.ticks + 1, 0.0)
+        self.trials = np.where(goes_on[:, None], self.trials + trials, 0.0)
+        self.bad = np.where(goes_on[:, None], self.bad + bad, 0.0)
 
 
 class State(msgspec.Struct, kw_only=True):
@@ -61,9 +97,12 @@ class State(msgspec.Struct, kw_only=True):
     """(r, guardrails): trials of the candidate a tick, of late."""
     recent_bad: Array
     """(r, arms, events, groups): bad events of late."""
+    recent_trials: Array
+    """(r, guardrails): trials of the candidate, likewise."""
     spread: Spread
     has_breached: NDArray[np.bool_]
     """(r, guardrails): an alarm stays one, whatever the evidence says later."""
+    onset: Onset
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,9 +149,21 @@ class Judge:
             rate=np.zeros((runs, len(self.guardrails))),
             trial_rate=np.zeros((runs, len(self.guardrails))),
             recent_bad=np.zeros((runs, 2, len(EVENTS), no_tick().group_bad.shape[-1])),
+            recent_trials=np.zeros((runs, len(self.guardrails))),
             spread=no_spread(runs),
             has_breached=np.zeros((runs, len(self.guardrails)), dtype=bool),
+            onset=Onset.none(runs, len(self._owner)),
         )
+
+    def bets_of(self, place: int) -> slice:
+        """Return where the bets of a guardrail are on the last axis."""
+        start = int(self._starts[place])
+        return slice(start, start + len(self._bets[place]))
+
+    def leading_bet(self, state: State) -> NDArray[np.intp]:
+        """Return the bet (r, guardrails) with the most evidence, as a place on the last axis."""
+        found = [self.bets_of(place) for place in range(len(self.guardrails))]
+        return np.stack([each.start + state.log_r[:, each].argmax(-1) for each in found], -1)
 
     def enter_stage(self, state: State, which: NDArray[np.bool_] | None = None) -> None:
         """Forget, in place, what is only true of the stage before: its sums and its users. The detectors go on.
@@ -128,17 +179,25 @@ class Judge:
     def step(self, state: State, tick: Tick, share: Array) -> None:
         """Take one tick into *state*, in place; *share* (r,) is what the flag gave to the candidate."""
         log_e = np.concatenate([self._evidence(place, tick) for place in range(len(self.guardrails))], axis=-1)
-        state.log_r = detector_step(state.log_r, log_e / state.deff)
+        log_e /= state.deff
+        seen, bad = self._seen(tick)
+        counted, trials = self._counted(tick)
+        # a tick that says nothing is none: time without requests must not look like evidence
+        says = (counted + trials > 0)[:, self._owner]
+        state.log_r = np.where(says, detector_step(state.log_r, log_e), state.log_r)
+        state.onset.add(log_e, seen[..., self._owner], bad[..., self._owner])
         users = tick.new_users.sum(-1)
         log_split = split_evidence(tick.new_users[:, 1], users, share, np.array(SPLIT_ODDS))
         state.split_log_r = detector_step(state.split_log_r, log_split)
         state.stage = _added(state.stage, tick)
-        counted, trials = self._counted(tick)
         state.rate = state.rate * _RATE_KEPT + counted * (1 - _RATE_KEPT)
         state.trial_rate = state.trial_rate * _RATE_KEPT + trials * (1 - _RATE_KEPT)
         state.recent_bad = state.recent_bad * _RECENT_KEPT + tick.group_bad[:, :, : len(EVENTS)]
+        state.recent_trials = state.recent_trials * _RECENT_KEPT + trials
         is_measured_anew = design_effect.add(state.spread, tick)
-        state.has_breached |= (self.evidence(state) >= self.threshold) & self._is_of_many(state)
+        is_over = self.evidence(state) >= self.threshold
+        if is_over.any():
+            state.has_breached |= is_over & self._is_of_many(state) & self._is_not_of_both(state)
         if is_measured_anew:
             self._weigh(state, self._weights(state))
 
@@ -168,6 +227,20 @@ class Judge:
             return share_evidence(bad[:, 1], trials[:, 1], guardrail.share_limit, bets)
         return between_evidence(bad[:, 1], bad.sum(-1), _share(trials), bets)
 
+    def _seen(self, tick: Tick) -> tuple[Array, Array]:
+        """Return (r, arms, guardrails) the trials of a tick, and their bad events or the sums of their values."""
+        trials, bad = [], []
+        for each in self.guardrails:
+            if each.test is Method.MEAN:
+                levels = tick.values[:, VALUES.index(each.signal)]
+                trials.append(_of_candidate(levels.sum(-1)))
+                bad.append(_of_candidate(levels @ LEVEL_VALUES))
+            else:
+                event = EVENTS.index(each.signal)
+                trials.append(tick.trials[:, :, event])
+                bad.append(tick.bad[:, :, event])
+        return np.stack(trials, -1), np.stack(bad, -1)
+
     def _counted(self, tick: Tick) -> tuple[Array, Array]:
         """Return (r, guardrails) what each detector learns from, trials or between arms bad events, and the trials."""
         counted, trials = [], []
@@ -193,6 +266,33 @@ class Judge:
             ],
             -1,
         )
+
+    def _is_not_of_both(self, state: State) -> NDArray[np.bool_]:
+        """Return where (r, guardrails) control does not do as badly since the fault began.
+
+        Only asked of the limit that moves with control's latency: it follows by the half-hour, and what slows
+        both arms at once is not the candidate's doing.
+        """
+        found = np.ones((len(state.rate), len(self.guardrails)), dtype=bool)
+        bets = self.leading_bet(state)
+        for place, each in enumerate(self.guardrails):
+            if each.signal is Event.SLOW_RELATIVE:
+                at = np.arange(len(bets))[:, None], np.arange(ARMS)[None], bets[:, place, None]
+                trials, bad = state.onset.trials[at], state.onset.bad[at]
+                against = between_evidence(bad[:, 1], bad.sum(-1), _share(trials), np.array(ODDS)).max(-1)
+                found[:, place] = (trials[:, 0] < _FEW_TRIALS) | (against >= _CLEARLY)
+        return found
+
+    def few_users(self, state: State) -> NDArray[np.bool_]:
+        """Return in which runs (r,) a few users meet far more bad events of late than a limit allows for all."""
+        found = np.zeros(len(state.rate), dtype=bool)
+        for place, each in enumerate(self.guardrails):
+            if each.test is Method.SHARE and self.enforced[place]:
+                bad = state.recent_bad[:, 1, EVENTS.index(each.signal)]
+                share = bad.sum(-1) / np.maximum(state.recent_trials[:, place], 1e-9)
+                is_much = (bad.sum(-1) >= _MANY_BAD) & (share >= 2 * each.share_limit)
+                found |= is_much & (_effective_groups(bad) < 2 * MIN_USERS) & ~state.has_breached[:, place]
+        return found
 
     def effect(self, place: int, state: State) -> Array:
         """Return the design effects (r, scales) that the evidence of a guardrail is weighed by."""
@@ -266,7 +366,8 @@ class Judge:
         is_passed = (trials[:, 1] > 0) & (upper <= limit)
         if guardrail.test is Method.BETWEEN:
             requests = state.stage.requests
-            is_passed |= (requests[:, 0] == 0) & (requests[:, 1] > 0)  # nobody is left in control
+            # nobody is left in control, but for those who were on their way when the stage began
+            is_passed |= (requests[:, 0] <= 0.01 * requests[:, 1]) & (requests[:, 1] > 0)
         return trials[:, 1], bad[:, 1], estimate, lower, upper, limit, is_passed
 
 
@@ -277,6 +378,11 @@ def _bets(guardrail: Guardrail) -> Array:
     if guardrail.test is Method.SHARE:
         return share_bets(guardrail.share_limit)
     return np.array(ODDS) if guardrail.test is Method.BETWEEN else mean_bets(guardrail.floor)
+
+
+def _of_candidate(values: Array) -> Array:
+    """Return (r, arms) what only the candidate has."""
+    return np.stack([np.zeros_like(values), values], -1)
 
 
 def _share(trials: Array) -> Array:

@@ -148,7 +148,7 @@ class Exchange:
         for each, end in asked:
             try:
                 each.take(answers[begin:end])
-            except (RedisError, msgspec.MsgspecError):
+            except RedisError:
                 raise
             except Exception:  # noqa: BLE001 - likewise
                 _log.exception("exchange.not_taken", part=type(each).__name__)
