@@ -35,7 +35,7 @@ _TICK_SECONDS = 1.0
 _IDLE_TICKS = 30
 """With nothing to tell, the outbox is looked at only so often."""
 _AWAY_REPOST_SECONDS = 60.0
-_CLEAR_SECONDS = 60.0
+_CLEAR_SECONDS = 30.0
 """A warning that comes and goes is one: it is over when it was gone for so long. A page is over at once."""
 
 

@@ -92,7 +92,7 @@ class Proxy:
             if self.process.poll() is not None:
                 raise AssertionError(f"serve ended with {self.process.returncode}:\n{self.log.read_text()[-3000:]}")
             try:
-                if httpx.get(f"{self.url}/readyz").is_success:
+                if all(httpx.get(f"{url}/readyz").is_success for url in (self.url, self.control_url)):
                     return
             except httpx.TransportError:
                 pass
