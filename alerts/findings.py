@@ -20,7 +20,7 @@ _LONGEST_SECONDS = 365 * 86400.0
 _MEAN_SPREAD = 0.1
 """Standard deviation that is taken for a value: the forecasts are rough."""
 _OVERLAP_SPREAD = 0.25
-"""The same of an overlap, which is a fifth or none: less than the 0.5 of a coin."""
+"""The same of an overlap of five, on which two good rerankers differ from one request to the next."""
 
 
 def findings_of(judge: Judge, state: State) -> list[Finding]:
