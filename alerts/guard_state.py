@@ -11,6 +11,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from alerts.design_effect import SCALES, no_spread
+from alerts.guardrails import PAIRED_RANGE
 from alerts.signals import ArmSignals, Signals, no_tick
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def restored(saved: Saved, judge: Judge) -> State:
 
 def _identity(guardrail: Guardrail) -> str:
     """Return what its evidence is about: with another limit it is none."""
-    return f"{guardrail.name} {guardrail.signal} {guardrail.test} {guardrail.limit!r}"
+    about = f"{guardrail.name} {guardrail.signal} {guardrail.test} {guardrail.limit!r}"
+    return about if guardrail.reference == PAIRED_RANGE else f"{about} {guardrail.reference!r}"
 
 
 def _core(signals: Signals) -> Signals:

@@ -7,17 +7,24 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 
 from alerts.guardrails import EVENTS, VALUES, Value
 from alerts.signals import LEVELS, tick_of
 from flags.bucketing import bucket
 from flags.ramp import Rollback
-from proxy.arms.base import Usage
+from proxy.arms.base import Shared, Usage
+from proxy.arms.cross_encoder import CrossEncoderArm
+from proxy.arms.llm import LlmArm
+from proxy.arms.remote import RemoteArm
 from proxy.doubt import Doubt
 from proxy.engine.calibration import Calibration
 from proxy.errors import BackendError
 from proxy.exposure import Exposure, Outcome, Role
+from proxy.settings import CrossEncoderBackend, LlmBackend, RemoteBackend
 from proxy.shadow import Shadower, Skip, is_sampled
+from proxy.shadow_metrics import ShadowMetrics
 from proxy.status import status_of
 
 if TYPE_CHECKING:
@@ -389,3 +396,50 @@ def test_the_sample_has_nothing_to_do_with_who_has_the_candidate() -> None:
     sampled = [user for user in (f"user-{number}" for number in range(40_000)) if is_sampled(user, 10)]
     share = sum(bucket("rerank-canary", user) <= 10 for user in sampled) / len(sampled)
     assert share == pytest.approx(0.1, abs=0.03)
+
+
+@pytest.mark.parametrize(("concurrency", "is_idle"), [(1, False), (2, False), (3, True)])
+async def test_a_server_is_idle_for_shadows_while_half_of_its_places_are_free(
+    concurrency: int, *, is_idle: bool
+) -> None:
+    arms: list[RemoteArm | LlmArm] = [
+        RemoteArm(RemoteBackend(api="tei", base_url="http://127.0.0.1:9", concurrency=concurrency)),
+        LlmArm(LlmBackend(concurrency=concurrency)),
+    ]
+    for arm in arms:
+        assert arm.is_idle
+        arm._running = 1
+        assert arm.is_idle is is_idle
+        assert isinstance(arm, Shared)
+
+
+async def test_the_model_is_idle_for_shadows_while_nothing_waits_for_it() -> None:
+    arm = CrossEncoderArm(CrossEncoderBackend())
+    idle = [arm.is_idle]
+    await arm.start()
+    idle.append(arm.is_idle)
+    under_way = asyncio.create_task(arm.score("a", ["b", "c"], deadline=time.monotonic() + 30))
+    await asyncio.sleep(0)
+    idle.append(arm.is_idle)
+    await under_way
+    idle.append(arm.is_idle)
+    await arm.close()
+    assert idle == [False, True, False, True]
+
+
+async def test_a_pair_is_an_evaluation_event_of_the_users_trace(shadowing: Shadowing) -> None:
+    exported = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
+    provider = LoggerProvider()
+    provider.add_log_record_processor(SimpleLogRecordProcessor(exported))
+    metrics = next(each.__self__ for each in shadowing.shadower._observers if isinstance(each.__self__, ShadowMetrics))  # type: ignore[attr-defined]
+    metrics._events = provider.get_logger("test")
+    trace_id = "0af7651916cd43dd8448eb211c80319c"
+    await shadowing.shadowed({**CONTROL, "traceparent": f"00-{trace_id}-b7ad6b7169203331-01"})
+    [record] = [data.log_record for data in exported.get_finished_logs()]
+    assert record.event_name == "gen_ai.evaluation.result"
+    assert record.trace_id == int(trace_id, 16)
+    assert record.attributes == {
+        "gen_ai.evaluation.name": "rerank.overlap.rbo",
+        "gen_ai.evaluation.score.value": pytest.approx(1),
+        "rerank.arm": "control",
+    }

@@ -7,6 +7,7 @@ import subprocess
 import threading
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from tests.conftest import require_part
@@ -143,6 +144,38 @@ def test_the_status_command_says_what_shadows_came_to(dark: Proxy) -> None:
     assert "in the last minute" in line
     assert "of $1 this hour" in line
     assert "overlap@5" in line
+
+
+def test_a_candidate_that_shadows_found_bad_in_the_dark_is_out_again_at_its_first_user(
+    candidate: CrossEncoderServer, tmp_path: Path
+) -> None:
+    """Nobody has it, so nothing is rolled back; but it is said, and whoever ramps it all the same is not let down."""
+    env = {
+        "RERANK_CANARY__GUARD__IS_ON": "true",
+        "RERANK_CANARY__SHADOW__EXPECTED_OVERLAP": "0.95",
+        "RERANK_CANARY__FLAG__INITIAL_SHARE_PERCENT": "0",
+    }
+    candidate.fault = reversed_order
+    with (
+        ScriptedLlm(llm_replies.scores()) as llm,
+        Proxy(tmp_path / "proxy", ALL | llm.env | remote(candidate) | env) as proxy,
+    ):
+        for number in range(120):
+            ask(proxy, {"x-user-id": f"user-{number}"})
+        reason = "nobody has the candidate, and it would be rolled back: overlap"
+        eventually(lambda: status(proxy)["guard"]["reason"] == reason, timeout_seconds=2 * WAIT)
+        assert not status(proxy)["rollout"]["latch"]["is_set"]
+        token = (proxy.folder / "var/control.token").read_text().strip()
+        order = {"share_percent": 5, "reason": "a test", "force": True}
+        answer = httpx.post(f"{proxy.control_url}/ramp", json=order, headers={"Authorization": f"Bearer {token}"})
+        assert answer.is_success, answer.text
+        eventually(lambda: status(proxy)["rollout"]["latch"]["is_set"], timeout_seconds=WAIT)
+        assert status(proxy)["rollout"]["latch"]["rollback"]["actor"] == "guard"
+        shadows = metric(proxy, "rerank_shadow_requests_total")
+        ask(proxy, CONTROL)
+        eventually(lambda: status(proxy)["shadow"]["skipped"].get("rolled_back"), timeout_seconds=WAIT)
+        assert metric(proxy, "rerank_shadow_requests_total") == shadows
+    candidate.fault = None
 
 
 def test_a_shutdown_waits_for_no_shadow(tmp_path: Path) -> None:

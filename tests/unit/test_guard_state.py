@@ -111,6 +111,7 @@ OTHERS = {
     "another order": GUARDRAILS[::-1],
     "another name": (*GUARDRAILS[:-1], replace(GUARDRAILS[-1], name="dollars")),
     "another limit": with_overrides(GUARDRAILS, (GuardrailOverride(name="errors", limit=0.5),)),
+    "another overlap expected": default_guardrails(0.4, expected_overlap=0.7),
 }
 
 

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from alerts.guardrails import Value
+from alerts.quality import Quality, quality_of
 from proxy.attempts import BoundArm, Trier
 from proxy.breaker import Breaker
 from proxy.errors import BackendError, InvalidFile
 from proxy.exposure import Role
+from proxy.otel import OpenTelemetry
+from proxy.otel_observer import OtelObserver
 from proxy.probes import Probe, Prober, read_probes
 from proxy.settings import Probes
 from tests.arms import WordArm
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from alerts.quality import Quality
 
 PROBE = Probe("cats", ["dogs", "cats", "birds", "more cats"], {1: 2, 3: 1})
 
@@ -146,3 +147,23 @@ def test_without_both_answers_there_is_no_pair(fails: str) -> None:
     assert counted.levels == []
     assert made.error is not None
     assert fails in made.error
+
+
+def test_every_measure_of_a_probe_is_a_metric_by_role_but_not_one_that_cannot_vary() -> None:
+    telemetry = OpenTelemetry({}, "1", "a")
+    observer = OtelObserver(telemetry)
+    observer.probed(Role.CANDIDATE, quality_of({2: 1}, [3.0, 2.0, 1.0]))
+
+    def read(kind: str, metric: str) -> float | None:
+        labels = {"rerank_role": "candidate", "rerank_quality_metric": metric}
+        return telemetry.registry.get_sample_value(f"rerank_probe_quality_{kind}", labels)
+
+    found = {metric: read("sum", metric) for metric in Quality.__struct_fields__}
+    telemetry.close()
+    assert found == {
+        "ndcg_at_10": pytest.approx(0.5),
+        "ndcg_at_25": pytest.approx(0.5),
+        "recall_at_5": 1,
+        "recall_at_25": None,
+        "rr_at_10": pytest.approx(1 / 3),
+    }
