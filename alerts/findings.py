@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _LONGEST_SECONDS = 365 * 86400.0
 _MEAN_SPREAD = 0.1
 """Standard deviation that is taken for a value: the forecasts are rough."""
+_OVERLAP_SPREAD = 0.25
+"""The same of an overlap of five, on which two good rerankers differ from one request to the next."""
 
 
 def findings_of(judge: Judge, state: State) -> list[Finding]:
@@ -74,8 +76,13 @@ def _to_detect(guardrail: Guardrail, threshold: float) -> float:
     if guardrail.test is Method.BETWEEN:  # twice as many, at an even split
         return (threshold + 2) / float(kl(np.array(2 / 3), np.array(1 / 2)))
     shift = 1 / COST_CEILING if guardrail.signal is Value.COST else guardrail.limit
-    bet = min(0.95 / (1 - guardrail.floor), shift / _MEAN_SPREAD**2)
-    return (threshold + 2) / max(1e-9, bet * shift - (bet * _MEAN_SPREAD) ** 2 / 2)
+    spread = _spread(guardrail)
+    bet = min(0.95 / (1 - guardrail.floor), shift / spread**2)
+    return (threshold + 2) / max(1e-9, bet * shift - (bet * spread) ** 2 / 2)
+
+
+def _spread(guardrail: Guardrail) -> float:
+    return _OVERLAP_SPREAD if guardrail.signal is Value.OVERLAP else _MEAN_SPREAD
 
 
 def _to_pass(
@@ -84,7 +91,7 @@ def _to_pass(
     """Return how long until the bound is on the right side of the limit, if the estimate stays."""
     if guardrail.test is Method.MEAN:
         shift = estimate - limit
-        information = (shift / _MEAN_SPREAD) ** 2 / 2 if shift > 0 else 0.0
+        information = (shift / _spread(guardrail)) ** 2 / 2 if shift > 0 else 0.0
     else:
         information = float(kl(np.array(estimate), np.array(min(limit, 1 - 1e-9)))) if estimate < limit else 0.0
     if information <= 0:

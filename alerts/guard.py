@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from alerts.judge import Judge
     from flags.ramp import Ramp
     from flags.ramp_control import RampControl
+    from flags.record import RampRecord
 
 _log = structlog.get_logger(__name__)
 
@@ -181,11 +182,15 @@ class Guard:
         self._judged_at = time.monotonic()
         report = work.report(self.report, self._instance_id, record, holds, now)
         is_due = not report.findings_at or time.monotonic() - self._found_at >= _FINDINGS_SECONDS
-        breached = (work.state.has_breached & self._judge.enforced).any()
-        if (breached and not record.is_rolled_back) or is_due:
+        if self._has_to_act(work, record) or is_due:
             self._acting.set()
         self.report = report
         self._on_report(self.report)
+
+    def _has_to_act(self, work: Judging, record: RampRecord) -> bool:
+        """Tell whether a candidate that somebody has is to be taken out; in the dark it is only said."""
+        has_breached = bool((work.state.has_breached & self._judge.enforced).any())
+        return has_breached and not record.is_rolled_back and work.has_candidate
 
     async def _run(self) -> None:
         while True:
@@ -201,7 +206,7 @@ class Guard:
         work, record, report = self._work, self._control.latch.record, self.report
         if work is None or record is None or report is None:
             return
-        if (work.state.has_breached & self._judge.enforced).any():  # no thread may be free just then
+        if self._has_to_act(work, record):  # no thread may be free just then
             findings = findings_of(self._judge, work.state)
         else:
             findings = await asyncio.to_thread(findings_of, self._judge, copy.deepcopy(work.state))
@@ -211,7 +216,7 @@ class Guard:
             return  # of a stage that is over
         self._found_at = time.monotonic()
         self.report = replace(newest, findings=findings, findings_at=time.time())
-        if judgement.verdict is not Verdict.ROLLBACK or record.is_rolled_back:
+        if judgement.verdict is not Verdict.ROLLBACK or not self._has_to_act(work, record):
             return
         _log.error("guardrail.breached", guardrail=judgement.finding.guardrail if judgement.finding else "")
         evidence = msgspec.json.encode(work.evidence(judgement, self.report)).decode()

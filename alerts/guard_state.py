@@ -11,7 +11,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from alerts.design_effect import SCALES, no_spread
-from alerts.guardrails import EVENTS, VALUES, Method
+from alerts.guardrails import EVENTS, PAIRED_RANGE, VALUES, Method
 from alerts.signals import ArmSignals, Signals, no_tick
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ def _restore_detector(state: State, bets: slice, place: int, detector: Detector)
 
 def _identity(guardrail: Guardrail) -> str:
     """Return what its evidence is about: with another limit it is none."""
-    return f"{guardrail.name} {guardrail.signal} {guardrail.test} {guardrail.limit!r}"
+    about = f"{guardrail.name} {guardrail.signal} {guardrail.test} {guardrail.limit!r}"
+    return about if guardrail.reference == PAIRED_RANGE else f"{about} {guardrail.reference!r}"
 
 
 def _core(signals: Signals) -> Signals:

@@ -18,8 +18,11 @@ from alerts.verdict import HoldReason, Judgement, judge
 from flags.ramp import Phase, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from alerts.judge import Judge, State
     from alerts.signals import Tick
+    from alerts.verdict import Finding
     from flags.ramp import Ramp
     from flags.record import RampRecord
 
@@ -204,7 +207,7 @@ class Judging:
         findings = list(before.findings) if before and is_same_stage else []
         judgement = judge(findings, holds, extended_stages=extended_stages(record.ramp, now))
         if record.is_rolled_back or not self.has_candidate:  # there is nothing to judge
-            reason = "rolled back" if record.is_rolled_back else "nobody has the candidate"
+            reason = "rolled back" if record.is_rolled_back else _in_the_dark(findings)
             judgement = Judgement(verdict=Verdict.HOLD, reason=reason)
         reasons = [*holds, *([judgement.hold] if judgement.hold is HoldReason.INCONCLUSIVE else [])]
         self.held_ticks = {each.value: self.held_ticks.get(each.value, 0) + 1 for each in reasons}
@@ -232,6 +235,13 @@ class Judging:
 
 def _next(version: str) -> str:
     return str(int(version) + 1) if version.isdecimal() else "1"
+
+
+def _in_the_dark(findings: Sequence[Finding]) -> str:
+    """Return what is said while nobody has the candidate; shadows and probes may have found it bad already."""
+    breached = [each.guardrail for each in findings if each.is_breached and each.is_enforced]
+    would = f", and it would be rolled back: {', '.join(breached)}" if breached else ""
+    return f"nobody has the candidate{would}"
 
 
 def extended_stages(ramp: Ramp, now: float) -> float:

@@ -26,7 +26,7 @@ from proxy.errors import InvalidSettings, Overloaded
 from proxy.exchange import Exchange, SharedSpend
 from proxy.exposure import Role
 from proxy.gauges import export_gauges
-from proxy.guarding import make_guard, make_prober, make_signals
+from proxy.guarding import make_guard, make_prober, make_shadower, make_signals
 from proxy.keys import Keys, token_of
 from proxy.observed_share import ObservedShare
 from proxy.observers import BudgetObserver, LogObserver, Observers
@@ -36,6 +36,7 @@ from proxy.rollout import Replica, Rollout, flag_file
 from proxy.secrets import read_or_create
 from proxy.service import Service
 from proxy.settings import CrossEncoderBackend, LlmBackend
+from proxy.shadow_metrics import ShadowTally
 from proxy.stand_in import StandIn
 
 if TYPE_CHECKING:
@@ -107,6 +108,10 @@ class Parts:
         self.rollout = self._make_rollout(observed)
         self.signals = make_signals(settings, self.instance_id, self.rollout.stage_name)
         self.gate: Gate = self.rollout.gate
+        self.shadow_tally = ShadowTally()
+        self.shadower = make_shadower(
+            settings, self.trier, self.rollout.latch, self.signals, self.otel, self.shadow_tally
+        )
         self.exchange = self._make_exchange()
         self.alerting = Alerting(
             settings,
@@ -141,10 +146,13 @@ class Parts:
         return self.guard
 
     def _make_exchange(self) -> Exchange:
-        spend = SharedSpend(self.budget, self.settings.rollout_prefix, self.instance_id)
+        prefix = self.settings.rollout_prefix
+        spends = [SharedSpend(self.budget, prefix, self.instance_id)]
+        if self.shadower is not None:
+            spends.append(SharedSpend(self.shadower.budget, prefix, self.instance_id, name="shadow-spend"))
         return Exchange(
             self.store,
-            [spend, self.rollout.control, self.signals, *([self.guard] if self.guard else [])],
+            [*spends, self.rollout.control, self.signals, *([self.guard] if self.guard else [])],
             self.rollout.membership,
             self.rollout.pulse,
             embedded=self.embedded,
@@ -245,6 +253,7 @@ class Parts:
     async def close(self) -> None:
         """Close in the order of a shutdown: flush what was counted, then the clients, telemetry last. Never raises."""
         parts: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+            *([("shadower", self.shadower.close)] if self.shadower else []),
             *([("prober", self.prober.close)] if self.prober else []),
             ("alerting", self.alerting.close),
             *([("guard", self.guard.close)] if self.guard else []),

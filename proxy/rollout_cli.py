@@ -105,6 +105,7 @@ def _summary(rollout: dict[str, Any], flag: dict[str, Any], found: dict[str, Any
         rows.append(("", f"[yellow]the flag does not say it yet[/]{_red(rollout['flag_error'])}"))
     rows.append(("latch", _latch(rollout["latch"])))
     rows.append(("guard", _guard(found["guard"])))
+    rows.append(("shadow", _shadow(found["shadow"])))
     wrong = found["store"]["error"] or rollout["record_error"]
     rows.append(("store", f"degraded{_red(wrong)}" if wrong else "[green]ok[/]"))
     rows += [("", f"[yellow]{escape(warning)}[/]") for warning in rollout["warnings"]]
@@ -132,6 +133,22 @@ def _guard(guard: dict[str, Any] | None) -> str:
     late = f"  [red]judged {words(age)} ago[/]" if age > _LATE_SECONDS else ""
     nobody = "" if guard["receivers"] else "  [yellow](nobody would be told: no receivers)[/]"
     return f"{guard['verdict']}: {escape(guard['reason'])}{late}{nobody}"
+
+
+def _shadow(shadow: dict[str, Any] | None) -> str:
+    if shadow is None:
+        return "off"
+    dollars = f"${shadow['dollars_last_hour']:.4f} of ${shadow['max_dollars_per_hour']:g} this hour"
+    text = f"{shadow['last_minute']} in the last minute, " + (
+        f"[yellow]{dollars}: spent[/]" if shadow["is_budget_spent"] else dollars
+    )
+    if skipped := shadow["skipped"]:
+        text += f"; skipped {', '.join(f'{reason} {count}' for reason, count in sorted(skipped.items()))}"
+    overlap = shadow["overlap_at_5"]
+    if overlap["mean"] is not None:
+        error = "" if overlap["standard_error"] is None else f" ± {overlap['standard_error']:.3f}"
+        text += f"; overlap@5 {overlap['mean']:.3f}{error} of {overlap['pairs']} pairs"
+    return text
 
 
 def _replicas(rollout: dict[str, Any]) -> Table:

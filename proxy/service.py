@@ -13,6 +13,7 @@ from proxy.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded,
 from proxy.exposure import Exposure, Outcome, Role
 from proxy.identity import Identified
 from proxy.ranking import Distinct, as_received, distinct, rank
+from proxy.shadow import Asked
 from proxy.wire.canonical import Ranked, Reply
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Served(msgspec.Struct, frozen=True):
 
     reply: Reply
     exposure: Exposure
+    asked: Asked
+    """To be ranked by the other arm, too, once the answer is sent."""
 
 
 class Refused(Exception):
@@ -127,7 +130,9 @@ class Service:
             created=int(work.started_at),
             warnings=(*call.warnings, *ranking.warnings),
         )
-        return Served(reply, exposure)
+        user_id = caller.who.context.user_id
+        asked = Asked(exposure, call.query, work.shown.texts, call.max_tokens_per_doc, user_id, work.attempts)
+        return Served(reply, exposure, asked)
 
     def assign(self, caller: Caller) -> Assignment:
         """Return the arm of *caller*: the flag decides, everything else can only say control.

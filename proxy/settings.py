@@ -15,7 +15,7 @@ from msgspec import Meta, field
 from alerts.guardrails import GuardrailOverride
 from flags.ramp import DEFAULT_PLAN, Stage
 from proxy.backends import Backend, CrossEncoderBackend, LlmBackend, Price, RemoteBackend
-from proxy.bounds import Count, Dollars, Pause, Port, Seconds, Section, Share
+from proxy.bounds import Count, Dollars, Pause, Percent, Port, Seconds, Section, Share
 from proxy.receivers import Alerts
 from proxy.secrets import Secret
 
@@ -145,6 +145,27 @@ class Probes(Section, frozen=True):
     """What control's answers may cost."""
 
 
+class Shadow(Section, frozen=True):
+    """A sample of the users' requests that the other arm ranks too, once the answer is sent, to compare both orders."""
+
+    is_on: bool = False
+    control_percent: Percent = 5.0
+    """Of the users who have control: the candidate ranks their requests too, even while nobody has the candidate."""
+    candidate_percent: Percent = 10.0
+    """Of the users who have the candidate: control ranks their requests too, which may cost."""
+    max_dollars_per_hour: Dollars = 1.0
+    """Of all replicas; above it nothing is shadowed. No part of the fallback's budget."""
+    max_concurrency: Count = 8
+    """Shadows of this replica under way or waiting for an idle moment; above it nothing is shadowed."""
+    deadline_seconds: Seconds = 15.0
+    """When a shadow is given up, waiting included."""
+    after_rollback: bool = False
+    """Whether the candidate goes on to be asked while a rollback holds; it may burn what the users' requests need."""
+    expected_overlap: Annotated[float, Meta(gt=0, le=1)] | None = None
+    """What share of control's five best a good candidate has among its own, as `status` shows while nothing is wrong:
+    the guardrail `overlap` holds the candidate to it. None: it is measured, and not judged."""
+
+
 class Arms(Section, frozen=True):
     """Roles, bound to back ends by name."""
 
@@ -233,6 +254,7 @@ class Settings(Section, frozen=True):
     ramp: Ramp = Ramp()
     guard: Guard = Guard()
     probes: Probes = Probes()
+    shadow: Shadow = Shadow()
     alerts: Alerts = Alerts()
     arms: Arms = Arms()
     backends: dict[str, Backend] = field(default_factory=dict)

@@ -31,8 +31,6 @@ _log = structlog.get_logger(__name__)
 _FREE = {Reason.SPLIT, Reason.TARGETED, Reason.RETIRED}
 _FAILURES = {Outcome.TIMEOUT, Outcome.ERROR, Outcome.INVALID, Outcome.OVERLOADED, Outcome.BREAKER}
 _PLACES = {event: place for place, event in enumerate(EVENTS)}
-_COST = VALUES.index(Value.COST)
-_COST_STREAM = len(EVENTS) + _COST
 _MOST_A_MINUTE = 20
 """Requests of one user that count for the tests: one user's trouble must not look like everybody's."""
 _EXAMPLES = 3
@@ -87,7 +85,7 @@ class SignalObserver:
         if self._may_count(exposure.user_hash):
             self._count_events(arm, exposure, seconds)
             if assignment.arm is Arm.CANDIDATE:
-                self._count_cost(arm, exposure)
+                self._count_cost(exposure)
         if assignment.arm is Arm.CANDIDATE and (exposure.outcome in _FAILURES or seconds > self._p95_seconds):
             self._keep_example(exposure, seconds)
         if assignment.reason is Reason.SPLIT:
@@ -119,18 +117,20 @@ class SignalObserver:
         self._of_user[user_hash] = count + 1
         return count < _MOST_A_MINUTE
 
-    def _count_cost(self, arm: ArmSignals, exposure: Exposure) -> None:
+    def _count_cost(self, exposure: Exposure) -> None:
         share = max(0.0, 1 - exposure.cost_dollars / self._cost_ceiling)
         level = int(share * (LEVELS - 1) + self._dither())  # as `alerts.signals.levels_of`, for one
-        levels = self.signals.values[_COST]
-        levels[level] = levels.get(level, 0) + 1
-        arm.group_trials[_COST_STREAM][exposure.user_group] += 1
-        arm.group_bad[_COST_STREAM][exposure.user_group] += level / (LEVELS - 1)
+        self.count_value(Value.COST, level, exposure.user_group)
 
-    def count_value(self, value: Value, level: int) -> None:
-        """Count one value that belongs to no user."""
-        levels = self.signals.values[VALUES.index(value)]
+    def count_value(self, value: Value, level: int, user_group: int | None = None) -> None:
+        """Count one value; *user_group* None: it belongs to no user."""
+        place = VALUES.index(value)
+        levels = self.signals.values[place]
         levels[level] = levels.get(level, 0) + 1
+        if user_group is not None:
+            arm, stream = self.signals.arms[1], len(EVENTS) + place
+            arm.group_trials[stream][user_group] += 1
+            arm.group_bad[stream][user_group] += level / (LEVELS - 1)
 
     def _keep_example(self, exposure: Exposure, seconds: float) -> None:
         trace_id = (exposure.traceparent or "").split("-")[1:2]

@@ -56,6 +56,8 @@ class Visit:
         self.exposure: Exposure | None = None
         """None: refused before anybody was assigned an arm."""
         self.warnings: tuple[str, ...] = ()
+        self.afterwards: list[Callable[[], None]] = []
+        """What is to be done once the answer is sent; returns at once and raises nothing."""
 
     @property
     def seconds(self) -> float:
@@ -112,6 +114,8 @@ class Visits:
             await self._app(scope, hear, answer)
         finally:
             self._note(visit)
+            for follow in visit.afterwards:
+                follow()
 
     def _route(self, scope: Scope) -> str | None:
         """Return the path as a label, from a closed set."""

@@ -63,6 +63,11 @@ class CrossEncoderArm:
         """Rows that wait for the model or are worked on."""
         return self._batcher.waiting if self._batcher else 0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether the model has nothing to do: what comes next waits for one round of it at the most."""
+        return self._batcher is not None and not self._batcher.waiting
+
     async def start(self) -> None:
         """Load and warm up, off the event loop."""
         self._loaded = await asyncio.to_thread(self._loader, self._settings)

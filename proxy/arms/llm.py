@@ -108,6 +108,11 @@ class LlmArm:
         """Whether its calls are counted in dollars; the stand-in costs none."""
         return self._is_stand_in or self._settings.model in self._settings.prices
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether at least half of the calls that may be under way at once are not."""
+        return 2 * self._running < self._settings.concurrency
+
     async def start(self) -> None:
         """Make the client; nothing is called."""
         if not self.has_price:  # and a budget in dollars never trips

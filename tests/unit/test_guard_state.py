@@ -112,6 +112,7 @@ OTHERS = {
     "another order": GUARDRAILS[::-1],
     "another name": (*GUARDRAILS[:-1], replace(GUARDRAILS[-1], name="dollars")),
     "another limit": with_overrides(GUARDRAILS, (GuardrailOverride(name="errors", limit=0.5),)),
+    "another overlap expected": default_guardrails(0.4, expected_overlap=0.7),
 }
 
 
@@ -140,7 +141,7 @@ def test_a_state_of_another_shape_is_refused() -> None:
     judge = judge_of()
     saved = saved_of(lived(judge), judge, {}, **ABOUT)
     short = {name: replace(each, log_r=each.log_r[:-2]) for name, each in saved.detectors.items()}
-    with pytest.raises(ValueError, match="shape|broadcast"):
+    with pytest.raises(ValueError, match=r"shape|broadcast"):
         restored(replace(saved, detectors=short), judge)
     with pytest.raises(ValueError, match="is not"):
         restored(replace(saved, trials=[each[:-1] for each in saved.trials]), judge)

@@ -108,8 +108,8 @@ def test_what_is_not_the_flags_choice_or_the_clients_fault_counts_for_nobody(fie
 
 
 def test_what_one_user_counts_for_in_a_minute_is_capped_good_and_bad_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proxy.signal_observer.time.monotonic", lambda: clock[0])
     clock = [600.0]
+    monkeypatch.setattr("proxy.signal_observer.time.monotonic", lambda: clock[0])
     seen = observer()
     for turn in range(100):
         seen.observe(exposure(outcome=Outcome.ERROR if turn % 4 == 0 else Outcome.OK))
