@@ -145,6 +145,35 @@ class Probes(Section, frozen=True):
     """What control's answers may cost."""
 
 
+class Events(Section, frozen=True):
+    """The event log: what was asked, answered and said of it, as Parquet files. Needs the extra `events`.
+
+    Unless told otherwise it holds no text: queries and documents are hashes keyed with `identity.salt`, by which
+    equal ones are found and nothing is read. Where several replicas write, they need one salt.
+    """
+
+    is_on: bool = False
+    url: str | None = None
+    """A folder, or a URL that fsspec opens (``s3://``, ``gs://``, ``abfs://``; credentials from the environment).
+    None: ``events`` in the data directory."""
+    query: Literal["off", "hash", "text"] = "hash"
+    """What is kept of a query."""
+    documents: Literal["off", "hash", "id", "text"] = "hash"
+    """What is kept of documents. id: the caller's own, where documents are objects that have one, else hashes.
+    text: both."""
+    document_id: str = "id"
+    """The field of a document object that holds its id."""
+    flush_seconds: Seconds = 30.0
+    """A part is written this often, or after `flush_rows`: what a killed process loses."""
+    flush_rows: Count = 10_000
+    queue_rows: Count = 50_000
+    """Rows held in memory, unwritten; more are dropped and counted."""
+    queue_mb: Count = 64
+    """Likewise, in MB."""
+    keep_days: Count | None = 30
+    """Older hours are deleted by the replica that leads. None: nothing is."""
+
+
 class Arms(Section, frozen=True):
     """Roles, bound to back ends by name."""
 
@@ -233,6 +262,7 @@ class Settings(Section, frozen=True):
     ramp: Ramp = Ramp()
     guard: Guard = Guard()
     probes: Probes = Probes()
+    events: Events = Events()
     alerts: Alerts = Alerts()
     arms: Arms = Arms()
     backends: dict[str, Backend] = field(default_factory=dict)
@@ -246,6 +276,11 @@ class Settings(Section, frozen=True):
     def rollout_prefix(self) -> str:
         """How the store's keys of this rollout begin: another flag is another rollout."""
         return f"{self.store.prefix}:{self.flag.key}"
+
+    @property
+    def events_url(self) -> str:
+        """Where the event log lies."""
+        return self.events.url or str(self.data_dir / "events")
 
     def backend(self, name: str) -> Backend:
         """Return the back end called *name*; ``gpt`` and ``cross-encoder`` are there unless redefined.
