@@ -19,6 +19,7 @@ from flags.ramp import Phase, Verdict
 
 if TYPE_CHECKING:
     from alerts.judge import Judge, State
+    from alerts.relative_limit import Relative
     from alerts.signals import Tick
     from flags.ramp import Ramp
     from flags.record import RampRecord
@@ -36,9 +37,11 @@ _EXAMPLES = 5
 class Judging:
     """Everything that a leader judges by: detectors, cursors, timers. It does no input or output of its own."""
 
-    def __init__(self, judge: Judge, ratio: float, version: str | None, state: str | None, spread: str | None) -> None:
+    def __init__(
+        self, judge: Judge, relative: Relative, version: str | None, state: str | None, spread: str | None
+    ) -> None:
         self._judge = judge
-        self._ratio = ratio
+        self._relative = relative
         self._version = version or "0"
         self.control = ControlLatency.none()
         self.cursors: dict[str, Signals] = {}
@@ -167,7 +170,7 @@ class Judging:
         if self.ticks % _SPLIT_KEPT_TICKS == 0:
             self.state.split_log_r[:] = NOTHING
         if self.ticks % _SPREAD_TICKS == 0:
-            limit = float(self.control.limit(self._ratio)[0])
+            limit = float(self.control.limit(self._relative.ratio, self._relative.baseline_p95_seconds)[0])
             self._limit = "" if np.isnan(limit) else f"{limit:.6g}"
         self.idle_ticks = 0 if tick.requests[0, 1] else self.idle_ticks + 1
         found = [] if self._heard_within(5 * TICK_SECONDS, now) else [HoldReason.NO_DATA]

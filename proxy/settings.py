@@ -128,6 +128,9 @@ class Guard(Section, frozen=True):
     """False: nobody judges; a stage is passed when its time is over."""
     alpha: Annotated[float, Meta(gt=0, le=0.5)] = 0.01
     """Probability that any guardrail rolls a healthy candidate back, over all of the planned rollout."""
+    baseline_file: Path | None = None
+    """What `rerank-canary baseline` saved: its p95 stands for control's where control has too little traffic of its
+    own. None: ``baseline.json`` in the data directory, where there is one."""
     guardrails: tuple[GuardrailOverride, ...] = ()
     """Other limits than `alerts.guardrails` has, by name; report only; off."""
 

@@ -69,7 +69,7 @@ def ranking(call: RerankCall | None = None, **fields: Any) -> ServedRanking:
     call = call or RerankCall(query="a query", documents=("first", "second", "third"))
     count = len(call.documents)
     results = [Ranked(count - 1 - i, 0.9 - i / 10, 2.0 - i) for i in range(count)]
-    return ServedRanking(exposure(documents=count, **fields), call, results, count)
+    return ServedRanking(exposure(**({"documents": count} | fields)), call, results, count)
 
 
 def feedback(**fields: Any) -> FeedbackEvent:
