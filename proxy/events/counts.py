@@ -33,7 +33,7 @@ class Counts:
         self.settled_bytes = 0
         self.written: Counter[Kind] = Counter()
         self.lost: Counter[Kind] = Counter()
-        """Rows that were still not written when the process had to end."""
+        """Rows that were still not written when the process had to end, or could not be made a file."""
         self.files = 0
         self.failures = 0
         """Tries to write a part that failed."""

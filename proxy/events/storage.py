@@ -107,9 +107,8 @@ class Storage:
                 continue
             folder = f"{self._root}/{kind.value}/{day}"
             for name in self._names(folder):
-                if found := _HOUR.fullmatch(name):
-                    begin = dt.datetime.fromisoformat(f"{date[1]}T{found[1]}:00:00+00:00")
-                    yield Partition(hour_of(begin.timestamp()), f"{folder}/{name}")
+                if (found := _HOUR.fullmatch(name)) and (hour := _read_hour(date[1], found[1])) is not None:
+                    yield Partition(hour, f"{folder}/{name}")
 
     def parts(self, partition: Partition) -> list[str]:
         """Return the paths of the parts of an hour."""
@@ -129,6 +128,13 @@ class Storage:
         except FileNotFoundError:
             return []
         return sorted(each.rstrip("/").rpartition("/")[2] for each in found)
+
+
+def _read_hour(date: str, hour: str) -> int | None:
+    try:
+        return hour_of(dt.datetime.fromisoformat(f"{date}T{hour}:00:00+00:00").timestamp())
+    except ValueError:
+        return None  # digits, and no date
 
 
 def _sync(file: Any) -> None:

@@ -64,13 +64,17 @@ class Uploader:
             done[part.kind] += part.rows
             self._counts.settled_rows += part.rows
             self._counts.settled_bytes += part.held_bytes
-        if left := sum(self._counts.lost.values()):
+        if self._counts.error is not None and (left := sum(self._counts.lost.values())):
             _log.error("events.lost", rows=left, reason=self._counts.error)
 
     def _upload(self, part: Part) -> bool:
-        """Write a part; False: the process ends before it could be."""
+        """Write a part; False: it is no file, or the process ends before it could be written."""
         pause = _FIRST_PAUSE_SECONDS
-        data = encoded(part.batches)
+        try:
+            data = encoded(part.batches)
+        except Exception as exc:  # noqa: BLE001 - one part must not end the thread that writes all others
+            _log.error("events.not_encoded", kind=part.kind.value, rows=part.rows, error=type(exc).__name__)
+            return False
         while True:
             is_last = self._is_closing.is_set()
             try:

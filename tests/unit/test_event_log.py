@@ -8,12 +8,14 @@ import subprocess
 import threading
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
 import structlog
 
 from flags.vocabulary import Arm
 from proxy.errors import NotReady
 from proxy.events.records import Kind, ServedRanking
+from proxy.events.uploader import encoded
 from proxy.exposure import Outcome, Role
 from proxy.wire.canonical import RerankCall
 from tests.events import NOON, FullDisk, event_log, exposure, feedback, ranking, read, write
@@ -216,3 +218,18 @@ def test_an_object_store_gets_whole_objects_under_their_last_name() -> None:
     write("memory://log", ranking(), feedback())
     assert len(read("memory://log")) == 1
     assert len(read("memory://log", Kind.FEEDBACK)) == 1
+
+
+def test_a_part_that_cannot_be_made_a_file_costs_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def fails_once(batches: tuple[pa.RecordBatch, ...]) -> bytes:
+        made.append(len(batches))
+        if len(made) == 1:
+            raise pa.ArrowInvalid("a planted fault")
+        return encoded(batches)
+
+    monkeypatch.setattr("proxy.events.uploader.encoded", fails_once)
+    log = write(tmp_path, ranking(), ranking(started_at=NOON + HOUR, request_id="next"))
+    assert [row["request_id"] for row in read(tmp_path)] == ["next"]
+    assert (log.counts.dropped(Kind.EXPOSURES), log.counts.held_rows) == (1, 0)

@@ -69,7 +69,8 @@ def test_files_that_are_no_parts_are_passed_over(tmp_path: Path) -> None:
     write(tmp_path, ranking())
     (only_part(tmp_path).parent / ".part-x-1.parquet.tmp").write_bytes(b"torn")
     (only_part(tmp_path).parent / "_SUCCESS").write_bytes(b"")
-    (tmp_path / "exposures/date=today").mkdir()
+    for name in ("date=today", "date=2026-13-01/hour=08", "date=2026-11-23/hour=24"):
+        (tmp_path / "exposures" / name).mkdir(parents=True)
     assert len(read(tmp_path)) == 1
 
 
