@@ -188,7 +188,7 @@ def show(found: Baseline) -> None:
         ("p95, upper limit for the guard", upper),
         ("a query", f"${cost.per_query:.6f}"),
         ("a thousand queries", f"${cost.per_thousand:,.3f}"),
-        (f"a month of {cost.queries_per_month:,.0f} queries", f"${cost.per_month:,.2f}"),
+        *([(f"a month of {cost.queries_per_month:,.0f} queries", f"${cost.per_month:,.2f}")] if cost.per_month else []),
         *_quality_rows(found.quality),
     ):
         table.add_row(name, value)

@@ -35,10 +35,11 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
     per_query: float
     per_thousand: float
-    per_month: float
-    queries_per_month: float
+    per_month: float | None
+    """None: the traffic seen is too short to say, as it is of `queries_per_month`."""
+    queries_per_month: float | None
     assumption: str
-    """What the month was made of."""
+    """What the month was made of, or why there is none."""
 
 
 class Hour(msgspec.Struct, frozen=True, kw_only=True):

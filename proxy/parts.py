@@ -122,18 +122,12 @@ class Parts:
             settings.probes, self.trier, self.rollout.membership, self.signals.count_value, self.telemetry.probed
         )
         self.events = Events(settings, self.salt, self.instance_id, self.rollout.membership)
-        self.observers = Observers(
+        self.observers = seen = Observers(
             [BudgetObserver(self.budget), observed, self.signals, self.telemetry, LogObserver()],
             self.events.ranking_observers,
         )
         self.service = Service(
-            settings,
-            self.gate,
-            self.rollout.latch,
-            self.trier,
-            self.budget,
-            self.observers.observe,
-            self.observers.observe_ranking,
+            settings, self.gate, self.rollout.latch, self.trier, self.budget, seen.observe, seen.observe_ranking
         )
         self.in_flight = InFlight(settings.server.max_connections)
         self.is_draining = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
@@ -19,6 +19,7 @@ from proxy.settings import Events
 from proxy.wire.canonical import Ranked, RerankCall
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 SALT = b"a salt for tests"
@@ -112,26 +113,31 @@ def read(url: Path | str, kind: Kind = Kind.EXPOSURES, columns: list[str] | None
 
 
 class FullDisk(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """A local disk that is full after some bytes of each file, while `is_full`."""
+    """A local disk that writes a file in two halves, and is full after the first while `is_full`."""
 
     protocol = ("full",)
     is_full = False
-    opened = 0
+    in_the_middle: ClassVar[Callable[[], None] | None] = None
+    """Called when half of a file is written."""
 
     def open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         """Open a file that takes a few bytes and no more."""
         file = super().open(path, mode, **options)
         if mode == "wb":
-            type(self).opened += 1
-            if type(self).is_full:
-                file.write(b"PAR1")
-                file.flush()
-                file.write = _no_space
+            file.write = self._taking(file, file.write)
         return file
 
+    def _taking(self, file: Any, write: Callable[[bytes], int]) -> Callable[[bytes], int]:
+        def take(data: bytes) -> int:
+            write(data[: len(data) // 2])
+            file.flush()
+            if type(self).is_full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            if (look := type(self).in_the_middle) is not None:
+                look()
+            return write(data[len(data) // 2 :])
 
-def _no_space(_: bytes) -> int:
-    raise OSError(errno.ENOSPC, "No space left on device")
+        return take
 
 
 fsspec.register_implementation("full", FullDisk, clobber=True)

@@ -126,6 +126,15 @@ def _latency(seconds: Array, histogram: dict[int, int]) -> Latency:
 def _cost(per_query: float, at: Array) -> Cost:
     """Extrapolate: a month of traffic like that between the first and the last request, all of it control's."""
     span = max(float(at.max() - at.min()), 1.0)
+    if span < HOUR_SECONDS:
+        assumption = f"there is none of {words_of(span)} of traffic: it takes an hour at the least"
+        return Cost(
+            per_query=per_query,
+            per_thousand=1000 * per_query,
+            per_month=None,
+            queries_per_month=None,
+            assumption=assumption,
+        )
     queries = len(at) / span * MONTH_DAYS * 86400
     assumption = (
         f"{MONTH_DAYS} days of traffic like that of the {words_of(span)} from the first request to the last, "

@@ -82,8 +82,9 @@ def _tiles(found: Baseline) -> str:
         ("p95", _seconds(latency.p95)),
         ("a query", f"${cost.per_query:.3g}"),
         ("a thousand queries", f"${cost.per_thousand:,.2f}"),
-        (f"a month of {cost.queries_per_month:,.0f} queries", f"${cost.per_month:,.2f}"),
     ]
+    if cost.per_month is not None:
+        tiles.append((f"a month of {cost.queries_per_month:,.0f} queries", f"${cost.per_month:,.2f}"))
     return '<div class="tiles">' + "".join(f"<div><b>{b}</b><span>{a}</span></div>" for a, b in tiles) + "</div>"
 
 

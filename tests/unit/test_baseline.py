@@ -96,10 +96,17 @@ def test_a_month_is_thirty_days_like_the_time_seen(tmp_path: Path) -> None:
     assert "less than a day" not in found.cost.assumption
 
 
-def test_a_month_made_of_minutes_says_so(tmp_path: Path) -> None:
-    found = report(tmp_path, ranking(), ranking(started_at=NOON + 600))
-    assert "the 10 minutes from" in found.cost.assumption
+def test_a_month_made_of_hours_says_so(tmp_path: Path) -> None:
+    found = report(tmp_path, ranking(), ranking(started_at=NOON + 2 * HOUR))
+    assert "the 2 hours from" in found.cost.assumption
     assert "less than a day" in found.cost.assumption
+
+
+def test_of_minutes_no_month_is_made(tmp_path: Path) -> None:
+    found = report(tmp_path, ranking(), ranking(started_at=NOON + 600))
+    assert (found.cost.per_month, found.cost.queries_per_month) == (None, None)
+    assert "there is none of 10 minutes" in found.cost.assumption
+    assert found.cost.per_thousand == pytest.approx(1.0)
 
 
 def test_the_guard_gets_a_p95_only_of_enough_requests(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ HOUR = 3600.0
 
 @pytest.fixture
 def full_disk(tmp_path: Path) -> Iterator[str]:
-    FullDisk.is_full, FullDisk.opened = True, 0
+    FullDisk.is_full = True
     yield f"full://{tmp_path}"
     FullDisk.is_full = False
 
@@ -173,6 +173,18 @@ def test_a_disk_that_stays_full_holds_no_more_than_the_queue_may(full_disk: str)
         log.observe_ranking(ranking())
     assert (log.counts.held_rows, log.counts.refused[Kind.EXPOSURES]) == (10, 21)
     log.close()
+
+
+def test_a_part_is_seen_as_a_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    def look() -> None:
+        seen.append((read(tmp_path), [name for name in parts_in(tmp_path) if "/part-" in name]))
+
+    monkeypatch.setattr(FullDisk, "in_the_middle", look)
+    write(f"full://{tmp_path}", ranking())
+    assert seen == [([], [])]
+    assert len(read(tmp_path)) == 1
 
 
 def test_a_disk_without_room_leaves_no_torn_part(tmp_path: Path) -> None:
