@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from redis.asyncio.client import Pipeline
 
     from alerts.judge import Judge
+    from alerts.relative_limit import Relative
     from flags.ramp import Ramp
     from flags.ramp_control import RampControl
     from flags.record import RampRecord
@@ -69,7 +70,7 @@ class Guard:
         judge: Judge,
         control: RampControl,
         lease: Lease,
-        relative_ratio: float,
+        relative: Relative,
         health: Health,
         on_report: Callable[[Report], None] = lambda _: None,
     ) -> None:
@@ -78,7 +79,7 @@ class Guard:
         self._judge = judge
         self._control = control
         self._lease = lease
-        self._ratio = relative_ratio
+        self._relative = relative
         self._health = health
         self._on_report = on_report
         self._work: Judging | None = None
@@ -134,7 +135,7 @@ class Guard:
                 self._work = None
                 return
             elif name == "state":
-                self._work = Judging(self._judge, self._ratio, *answer[:3])
+                self._work = Judging(self._judge, self._relative, *answer[:3])
                 if self._work.unreadable:
                     _log.error("guard.state_unreadable", error=self._work.unreadable)
                 if answer[3]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from alerts.judge import Judge, State
+    from alerts.relative_limit import Relative
     from alerts.signals import Tick
     from alerts.verdict import Finding
     from flags.ramp import Ramp
@@ -39,9 +40,11 @@ _EXAMPLES = 5
 class Judging:
     """Everything that a leader judges by: detectors, cursors, timers. It does no input or output of its own."""
 
-    def __init__(self, judge: Judge, ratio: float, version: str | None, state: str | None, spread: str | None) -> None:
+    def __init__(
+        self, judge: Judge, relative: Relative, version: str | None, state: str | None, spread: str | None
+    ) -> None:
         self._judge = judge
-        self._ratio = ratio
+        self._relative = relative
         self._version = version or "0"
         self.control = ControlLatency.none()
         self.cursors: dict[str, Signals] = {}
@@ -170,7 +173,7 @@ class Judging:
         if self.ticks % _SPLIT_KEPT_TICKS == 0:
             self.state.split_log_r[:] = NOTHING
         if self.ticks % _SPREAD_TICKS == 0:
-            limit = float(self.control.limit(self._ratio)[0])
+            limit = float(self.control.limit(self._relative.ratio, self._relative.baseline_p95_seconds)[0])
             self._limit = "" if np.isnan(limit) else f"{limit:.6g}"
         self.idle_ticks = 0 if tick.requests[0, 1] else self.idle_ticks + 1
         found = [] if self._heard_within(5 * TICK_SECONDS, now) else [HoldReason.NO_DATA]
@@ -186,7 +189,8 @@ class Judging:
     @property
     def has_candidate(self) -> bool:
         """Whether anybody has the candidate: by the flag's share, or by another strategy of it."""
-        return self.share_percent > 0 or self.idle_ticks <= _IDLE_TICKS
+        is_asked = self.state.stage.requests[0, 1] > 0 and self.idle_ticks <= _IDLE_TICKS
+        return self.share_percent > 0 or bool(is_asked)
 
     def evidence(self, judgement: Judgement, report: Report) -> Evidence:
         """Return what is kept with a rollback."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from alerts.guard import Guard
 from alerts.guardrails import Event, Guardrail, Value, default_guardrails, with_overrides
 from alerts.health import Health
 from alerts.judge import Judge
+from alerts.relative_limit import Relative
+from proxy.baseline_file import BASELINE_NAME, read_baseline
 from proxy.budget import ShadowBudget
 from proxy.errors import InvalidFile, InvalidSettings
 from proxy.probes import Prober, read_probes
@@ -66,10 +69,29 @@ def make_guard(
         judge=judge_of(settings),
         control=control,
         lease=membership,
-        relative_ratio=guardrails_of(settings)["p95_relative"].limit,
+        relative=Relative(guardrails_of(settings)["p95_relative"].limit, _baseline_p95_seconds(settings)),
         health=Health(membership, settings.flag.poll_seconds),
         on_report=on_report,
     )
+
+
+def _baseline_p95_seconds(settings: Settings) -> float:
+    """Return the upper limit of the baseline's p95; NaN: there is no baseline, or it has too few requests.
+
+    Raises:
+        InvalidSettings: the file cannot be used.
+
+    """
+    named = settings.guard.baseline_file
+    file = named or settings.data_dir / BASELINE_NAME
+    if named is None and not file.exists():
+        return math.nan
+    try:
+        found = read_baseline(file)
+    except InvalidFile as exc:
+        raise InvalidSettings(f"$.guard.baseline_file: {exc}") from exc
+    upper = found.latency.p95_upper
+    return math.nan if upper is None else upper
 
 
 def make_signals(settings: Settings, instance_id: str, stage: Callable[[], str]) -> SignalObserver:

@@ -23,6 +23,7 @@ from proxy.breaker import Breaker
 from proxy.budget import FallbackBudget
 from proxy.doubt import Doubt, doubt_of
 from proxy.errors import InvalidSettings, Overloaded
+from proxy.eventing import Events
 from proxy.exchange import Exchange, SharedSpend
 from proxy.exposure import Role
 from proxy.gauges import export_gauges
@@ -125,8 +126,14 @@ class Parts:
         self.prober = make_prober(
             settings.probes, self.trier, self.rollout.membership, self.signals.count_value, self.telemetry.probed
         )
-        self.observers = Observers([BudgetObserver(self.budget), observed, self.signals, self.telemetry, LogObserver()])
-        self.service = Service(settings, self.gate, self.rollout.latch, self.trier, self.budget, self.observers.observe)
+        self.events = Events(settings, self.salt, self.instance_id, self.rollout.membership)
+        self.observers = seen = Observers(
+            [BudgetObserver(self.budget), observed, self.signals, self.telemetry, LogObserver()],
+            self.events.ranking_observers,
+        )
+        self.service = Service(
+            settings, self.gate, self.rollout.latch, self.trier, self.budget, seen.observe, seen.observe_ranking
+        )
         self.in_flight = InFlight(settings.server.max_connections)
         self.is_draining = False
         export_gauges(self, lines_lost)
@@ -241,6 +248,7 @@ class Parts:
         if self.guard is not None:
             self.guard.start()
         self.alerting.start()
+        self.events.start()
         if self.prober is not None:
             self.prober.start()
 
@@ -255,6 +263,7 @@ class Parts:
         parts: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             *([("shadower", self.shadower.close)] if self.shadower else []),
             *([("prober", self.prober.close)] if self.prober else []),
+            ("events", self.events.close),
             ("alerting", self.alerting.close),
             *([("guard", self.guard.close)] if self.guard else []),
             ("rollout", self.rollout.close),

@@ -10,6 +10,7 @@ import msgspec
 from alerts.signals import group_of
 from flags.vocabulary import Arm, Assignment, Reason
 from proxy.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded, ProxyError
+from proxy.events.records import ServedRanking
 from proxy.exposure import Exposure, Outcome, Role
 from proxy.identity import Identified
 from proxy.ranking import Distinct, as_received, distinct, rank
@@ -93,6 +94,7 @@ class Service:
         trier: Trier,
         budget: FallbackBudget,
         observe: Callable[[Exposure], None],
+        observe_ranking: Callable[[ServedRanking], None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._gate = gate
@@ -100,6 +102,7 @@ class Service:
         self._trier = trier
         self._budget = budget
         self._observe = observe
+        self._observe_ranking = observe_ranking
 
     async def serve(self, call: RerankCall, caller: Caller) -> Served:
         """Return the ranking that *call* asks for, in time or not at all.
@@ -118,10 +121,12 @@ class Service:
         except ProxyError as exc:
             exposure = _exposure(work, self._gate, _Ranking([], Role.NOBODY, "none", _outcome(work)), exc)
             self._observe(exposure)
+            self._observe_ranking(ServedRanking(exposure, call))
             raise Refused(exc, exposure) from exc
         exposure = _exposure(work, self._gate, ranking, None)
         self._observe(exposure)
         top_n = call.top_n or self._settings.arms.top_n or len(call.documents)
+        self._observe_ranking(ServedRanking(exposure, call, ranking.results, min(top_n, len(ranking.results))))
         reply = Reply(
             request_id=caller.request_id,
             model=ranking.model,

@@ -128,6 +128,9 @@ class Guard(Section, frozen=True):
     """False: nobody judges; a stage is passed when its time is over."""
     alpha: Annotated[float, Meta(gt=0, le=0.5)] = 0.01
     """Probability that any guardrail rolls a healthy candidate back, over all of the planned rollout."""
+    baseline_file: Path | None = None
+    """What `rerank-canary baseline` saved: its p95 stands for control's where control has too little traffic of its
+    own. None: ``baseline.json`` in the data directory, where there is one."""
     guardrails: tuple[GuardrailOverride, ...] = ()
     """Other limits than `alerts.guardrails` has, by name; report only; off."""
 
@@ -164,6 +167,35 @@ class Shadow(Section, frozen=True):
     expected_overlap: Annotated[float, Meta(gt=0, le=1)] | None = None
     """What share of control's five best a good candidate has among its own, as `status` shows while nothing is wrong:
     the guardrail `overlap` holds the candidate to it. None: it is measured, and not judged."""
+
+
+class Events(Section, frozen=True):
+    """The event log: what was asked, answered and said of it, as Parquet files. Needs the extra `events`.
+
+    Unless told otherwise it holds no text: queries and documents are hashes keyed with `identity.salt`, by which
+    equal ones are found and nothing is read. Where several replicas write, they need one salt.
+    """
+
+    is_on: bool = False
+    url: str | None = None
+    """A folder, or a URL that fsspec opens (``s3://``, ``gs://``, ``abfs://``; credentials from the environment).
+    None: ``events`` in the data directory."""
+    query: Literal["off", "hash", "text"] = "hash"
+    """What is kept of a query."""
+    documents: Literal["off", "hash", "id", "text"] = "hash"
+    """What is kept of documents. id: the caller's own, where documents are objects that have one, else hashes.
+    text: both."""
+    document_id: str = "id"
+    """The field of a document object that holds its id."""
+    flush_seconds: Seconds = 30.0
+    """A part is written this often, or after `flush_rows`: what a killed process loses."""
+    flush_rows: Count = 10_000
+    queue_rows: Count = 50_000
+    """Rows held in memory, unwritten; more are dropped and counted."""
+    queue_mb: Count = 64
+    """Likewise, in MB."""
+    keep_days: Count | None = 30
+    """Older hours are deleted by the replica that leads. None: nothing is."""
 
 
 class Arms(Section, frozen=True):
@@ -255,6 +287,7 @@ class Settings(Section, frozen=True):
     guard: Guard = Guard()
     probes: Probes = Probes()
     shadow: Shadow = Shadow()
+    events: Events = Events()
     alerts: Alerts = Alerts()
     arms: Arms = Arms()
     backends: dict[str, Backend] = field(default_factory=dict)
@@ -268,6 +301,11 @@ class Settings(Section, frozen=True):
     def rollout_prefix(self) -> str:
         """How the store's keys of this rollout begin: another flag is another rollout."""
         return f"{self.store.prefix}:{self.flag.key}"
+
+    @property
+    def events_url(self) -> str:
+        """Where the event log lies."""
+        return self.events.url or str(self.data_dir / "events")
 
     def backend(self, name: str) -> Backend:
         """Return the back end called *name*; ``gpt`` and ``cross-encoder`` are there unless redefined.

@@ -45,6 +45,7 @@ def status_of(parts: Parts) -> dict[str, Any]:
         },
         "shadow": parts.shadow_tally.status(parts.shadower) if parts.shadower else None,
         "store": {"embedded": parts.embedded is not None, "error": parts.exchange.error},
+        "events": parts.events.status(),
         "in_flight": parts.in_flight.count,
         "checks": parts.readiness(),
     }

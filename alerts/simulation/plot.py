@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _WIDTH, _HEIGHT = 960, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 170, 30, 45
-_COLOURS = (
+COLOURS = (
     "#4269d0",
     "#efb118",
     "#ff725c",
@@ -56,7 +56,7 @@ def draw(result: Result) -> str:
     ]
     parts.append(_rule(y(result.threshold / math.log(10)), "breached from here on"))
     for place, name in enumerate(result.guardrails):
-        colour = _COLOURS[place % len(_COLOURS)]
+        colour = COLOURS[place % len(COLOURS)]
         points = " ".join(
             f"{x(hour):.1f},{y(row[place] / math.log(10)):.1f}"
             for hour, row in zip(hours, result.trace.evidence, strict=False)

@@ -137,10 +137,10 @@ def stub(folder: Path) -> Server:
     return Server(folder, [sys.executable, "-m", "tests.perf.stub", "--port", str(port)], port)
 
 
-def ours_in_process(folder: Path, env: Mapping[str, str] | None = None) -> Server:
+def ours_in_process(folder: Path, *, env: Mapping[str, str] | None = None, venv: Path = ROOT / ".venv") -> Server:
     """Return our proxy with arms that answer at once."""
     env = _settings(folder) | dict(env or {})
-    python = str(ROOT / ".venv/bin/python")
+    python = str(venv / "bin/python")
     return Server(
         folder, [python, "-m", "tests.perf.instant"], int(env["RERANK_CANARY__SERVER__PORT"]), env=env, ready="/readyz"
     )

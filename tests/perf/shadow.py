@@ -45,7 +45,7 @@ def _server(folder: Path, percent: float, *, is_shipped: bool) -> Server:
     env = _env(percent)
     if is_shipped:
         return ours(folder, env=env | {"RERANK_CANARY__FLAG__INITIAL_SHARE_PERCENT": "0"})
-    return ours_in_process(folder, env)
+    return ours_in_process(folder, env=env)
 
 
 def _shadowed(server: Server) -> str:

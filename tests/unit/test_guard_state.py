@@ -16,7 +16,7 @@ from alerts.guard_state import Saved, core_tick, pack_spread, restored, saved_of
 from alerts.guardrails import EVENTS, VALUES, Guardrail, GuardrailOverride, default_guardrails, with_overrides
 from alerts.judge import Judge, State
 from alerts.judging import Judging
-from alerts.relative_limit import ControlLatency
+from alerts.relative_limit import ControlLatency, Relative
 from alerts.signals import ARMS, GROUPS, LEVELS, STREAMS, InvalidSignals, Signals, Tick, no_tick, tick_of
 
 GUARDRAILS = default_guardrails(0.4)
@@ -149,7 +149,7 @@ def test_a_state_of_another_shape_is_refused() -> None:
 
 @pytest.mark.parametrize("text", ['{"rollout": "x"}', "{garbage", "[]"])
 def test_a_state_that_cannot_be_read_begins_afresh_and_says_so(text: str) -> None:
-    work = Judging(judge_of(), 1.25, "7", text, None)
+    work = Judging(judge_of(), Relative(1.25), "7", text, None)
     assert work.unreadable
     assert work.to_save(None)[:2] == ["7", "8"]
 

@@ -10,6 +10,7 @@ import pytest
 from alerts.guardrails import default_guardrails
 from alerts.judge import Judge
 from alerts.judging import Judging
+from alerts.relative_limit import Relative
 from alerts.signals import Signals
 from alerts.verdict import Finding, HoldReason, Judgement
 from flags.ramp import Ramp, Verdict, move
@@ -22,7 +23,7 @@ AT_5 = RampRecord(ramp=move(Ramp(rollout_id="r", group_id="g"), 5, 0.0), version
 
 
 def judging(record: RampRecord = AT_5) -> Judging:
-    work = Judging(Judge(default_guardrails(0.6), 86_400.0, 0.01), 1.25, None, None, None)
+    work = Judging(Judge(default_guardrails(0.6), 86_400.0, 0.01), Relative(1.25), None, None, None)
     work.follow(record)
     return work
 
