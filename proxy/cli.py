@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flags.store import StoreNotStarted
+from proxy.benchmark_cli import benchmark
 from proxy.configuration import load
 from proxy.errors import InvalidModel, InvalidSettings
 from proxy.guard_cli import GUARD_COMMANDS
@@ -68,7 +69,7 @@ def make_key() -> None:
     click.echo(hash_key(key))
 
 
-for _command in (*COMMANDS, *GUARD_COMMANDS, simulate):
+for _command in (*COMMANDS, *GUARD_COMMANDS, simulate, benchmark):
     main.add_command(_command)
 
 
