@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from proxy.offline.benchmark_tables import Table
     from proxy.offline.judged import Judged
     from proxy.offline.judged_collection import Sources
+    from proxy.offline.rerankers import Reranker
     from proxy.settings import Settings
 
 _F = TypeVar("_F", bound="Callable[..., Any]")
@@ -95,7 +96,9 @@ def benchmark(reranker: str, html: Path | None, *, table: bool, as_json: bool, *
         names = tuple(dict.fromkeys((*names, "legacy", "crossencoder")))
     report = benchmark_of(names, **options)
     if html is not None:
-        _write_page(report, html)
+        from proxy.offline.benchmark_page import page_of  # noqa: PLC0415 - numpy, which other commands need not wait for
+
+        write_page(page_of(report), html)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report), indent=2).decode())
     else:
@@ -138,7 +141,12 @@ def _sources(options: dict[str, Any]) -> Sources:
 
 
 async def run_all(
-    names: Iterable[str], settings: Settings, judged: Judged, concurrency: int, llm_concurrency: int
+    names: Iterable[str],
+    settings: Settings,
+    judged: Judged,
+    concurrency: int,
+    llm_concurrency: int,
+    on_ran: Callable[[Reranker], None] = lambda _: None,
 ) -> list[Run]:
     """Run one reranker after the other, so that none waits for another's work; shows how far it is."""
     from proxy.offline.benchmark import run_one  # noqa: PLC0415
@@ -152,6 +160,7 @@ async def run_all(
             at_once = concurrency_of(name, settings, concurrency, llm_concurrency)
             reranker = make_reranker(name, settings, judged)
             runs.append(await run_one(reranker, judged, at_once, lambda task=task: progress.advance(task)))  # type: ignore[misc]
+            on_ran(reranker)
     return runs
 
 
@@ -198,11 +207,10 @@ def _print(report: Report, *, is_closing: bool) -> None:
         show(comparison_table(report), out)
 
 
-def _write_page(report: Report, file: Path) -> None:
-    from proxy.offline.benchmark_page import page_of  # noqa: PLC0415
-
+def write_page(page: str, file: Path) -> None:
+    """Write a page; ends the command where that is not possible."""
     try:
-        file.write_text(page_of(report), encoding="utf-8")
+        file.write_text(page, encoding="utf-8")
     except OSError as exc:
         fail(f"{file}: cannot be written: {exc.strerror}")
         raise SystemExit(2) from exc

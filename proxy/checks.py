@@ -43,6 +43,9 @@ def check(settings: Settings) -> None:
     _check_urls(settings)
     _check_dialects(settings)
     _check_threshold(settings)
+    for model, calibration in settings.calibrations.items():
+        if wrong := calibration.wrong():
+            raise InvalidSettings(f'$.calibrations."{model}": {wrong}')
 
 
 def _check_deadline(settings: Settings) -> None:

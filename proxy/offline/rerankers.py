@@ -18,6 +18,7 @@ from proxy.stand_in import StandIn
 
 if TYPE_CHECKING:
     from proxy.arms.base import Arm, ArmAnswer
+    from proxy.engine.calibration import Calibration
     from proxy.offline.judged import Judged
     from proxy.settings import Backend, Settings
 
@@ -77,10 +78,11 @@ class ArmReranker:
     machine_dollars_per_hour: float | None = None
     stand_in: str | None = None
 
-    def __init__(self, name: str, backend: Backend, judged: Judged, *, deadline_seconds: float) -> None:
+    def __init__(self, name: str, backend: Backend, judged: Judged, settings: Settings) -> None:
         self.name = name
+        self._calibrations = settings.calibrations
         self._judged = judged
-        self._deadline_seconds = deadline_seconds
+        self._deadline_seconds = settings.deadline.total_seconds
         self._backend = backend
         self._server: StandIn | None = None
         self._arm = self._make(backend)
@@ -88,11 +90,12 @@ class ArmReranker:
     def _make(self, backend: Backend) -> Arm:
         if isinstance(backend, CrossEncoderBackend):
             self.machine_dollars_per_hour = backend.machine_dollars_per_hour
-            return CrossEncoderArm(msgspec.structs.replace(backend, cache_entries=0))
+            unremembered = msgspec.structs.replace(backend, cache_entries=0)
+            return CrossEncoderArm(unremembered, calibrations=self._calibrations)
         if not isinstance(backend, LlmBackend):
             return RemoteArm(backend)
         if backend.api_key or backend.base_url:
-            return LlmArm(backend)
+            return LlmArm(backend, calibration=self._calibrations.get(backend.model))
         self._server = StandIn(backend.stand_in_delay_seconds)
         self.stand_in = (
             f"a stand-in answered for {backend.model} (no OPENAI_API_KEY): it ranks by BM25 and waits "
@@ -102,9 +105,11 @@ class ArmReranker:
         return LlmArm(backend, stand_in_url=self._server.url)
 
     @property
-    def arm(self) -> Arm:
-        """The arm itself."""
-        return self._arm
+    def calibration(self) -> Calibration | None:
+        """What its scores are taken to mean, once it has started; None: it brings probabilities of its own."""
+        if isinstance(self._arm, CrossEncoderArm):
+            return self._arm.loaded.calibration
+        return self._arm.calibration if isinstance(self._arm, LlmArm) else None
 
     @property
     def model(self) -> str:
@@ -231,7 +236,7 @@ def make_reranker(name: str, settings: Settings, judged: Judged) -> Reranker:
             role = settings.arms.control
         case _:
             role = settings.arms.candidate
-    return ArmReranker(name, settings.backend(role), judged, deadline_seconds=settings.deadline.total_seconds)
+    return ArmReranker(name, settings.backend(role), judged, settings)
 
 
 def concurrency_of(name: str, settings: Settings, asked: int, to_llm: int) -> int:
