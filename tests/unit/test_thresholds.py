@@ -40,11 +40,10 @@ def test_a_curve_goes_from_never_to_always_falling_back() -> None:
 def test_each_point_is_what_its_threshold_does(bests: list[int], kind: Statistic) -> None:
     cases = [Case((best, best / 2, -8.0), 0.5, 0.9, 0.001) for best in bests]
     values = [statistic_of(kind, one.logits, PLAIN, 2) for one in cases]
-    shares = set()
-    for point in curve_of(kind, cases, PLAIN):
+    curve = curve_of(kind, cases, PLAIN)
+    for point in curve:
         assert point.share == sum(value < point.threshold for value in values) / len(cases)
-        shares.add(point.share)
-    assert len(shares) == len(set(values)) + 1
+    assert len({point.share for point in curve}) == len(curve) == len(set(values)) + 1
 
 
 @pytest.mark.parametrize(
@@ -94,6 +93,14 @@ def test_unseen_cases_are_judged_by_thresholds_fitted_without_them() -> None:
     assert found.loss_high is not None
     assert found.chosen.loss is not None
     assert found.loss_low < found.chosen.loss < found.loss_high
+
+
+def test_the_case_that_a_threshold_is_fitted_by_is_unseen_in_its_turn() -> None:
+    found = fit("top1", [case(float(best)) for best in range(10)], PLAIN, Target("share", 0.0))
+    assert found.chosen is not None
+    assert found.chosen.share == 0.0
+    assert found.held_out is not None
+    assert found.held_out.share == pytest.approx(0.1)  # the lowest of all is one of the two of its fifth
 
 
 def test_the_plans_rule_sends_everything_to_the_language_model() -> None:
