@@ -45,6 +45,9 @@ def check(settings: Settings) -> None:
     _check_dialects(settings)
     _check_threshold(settings)
     _check_shadow(settings)
+    for model, calibration in settings.calibrations.items():
+        if wrong := calibration.wrong():
+            raise InvalidSettings(f'$.calibrations."{model}": {wrong}')
 
 
 def _check_deadline(settings: Settings) -> None:

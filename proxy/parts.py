@@ -206,10 +206,10 @@ class Parts:
 
     def _make_arm(self, backend: Backend) -> Arm:
         if isinstance(backend, CrossEncoderBackend):
-            return CrossEncoderArm(backend)
+            return CrossEncoderArm(backend, calibrations=self.settings.calibrations)
         if isinstance(backend, LlmBackend):
             if backend.api_key or backend.base_url:
-                return LlmArm(backend)
+                return LlmArm(backend, calibration=self.settings.calibrations.get(backend.model))
             self.stand_in = self.stand_in or StandIn(backend.stand_in_delay_seconds)
             return LlmArm(backend, stand_in_url=self.stand_in.url)
         return RemoteArm(backend)
@@ -241,6 +241,7 @@ class Parts:
             await self.stand_in.start()
         await self.gate.start()
         await asyncio.gather(*(arm.start() for arm in self.arms.values()))
+        self._tell_of_calibrations()
         self.trier.doubt = self._make_doubt()
         await self.exchange.once()  # before anybody is served: a rollback may hold
         self.exchange.start()
@@ -251,6 +252,11 @@ class Parts:
         self.events.start()
         if self.prober is not None:
             self.prober.start()
+
+    def _tell_of_calibrations(self) -> None:
+        """Log those that hold for no model here: after a new revision the thresholds are not what they were."""
+        for model in sorted(set(self.settings.calibrations) - {arm.model for arm in self.arms.values()}):
+            _log.warning("calibration.unused", model=model)
 
     def _make_doubt(self) -> Doubt:
         candidate = self.arms.get(self.settings.arms.candidate)

@@ -16,6 +16,7 @@ from alerts.guardrails import GuardrailOverride
 from flags.ramp import DEFAULT_PLAN, Stage
 from proxy.backends import Backend, CrossEncoderBackend, LlmBackend, Price, RemoteBackend
 from proxy.bounds import Count, Dollars, Pause, Percent, Port, Seconds, Section, Share
+from proxy.engine.calibration import Calibration
 from proxy.receivers import Alerts
 from proxy.secrets import Secret
 
@@ -293,6 +294,9 @@ class Settings(Section, frozen=True):
     backends: dict[str, Backend] = field(default_factory=dict)
     deadline: Deadline = Deadline()
     fallback: Fallback = Fallback()
+    calibrations: dict[str, Calibration] = field(default_factory=dict)
+    """Model as ``status`` names it, revision and engine included, or a language model's name → what its scores mean and
+    when to doubt them, in place of what comes with the model. ``rerank-canary calibrate --write`` writes them."""
     wire: Wire = Wire()
     store: Store = Store()
     telemetry: Telemetry = Telemetry()

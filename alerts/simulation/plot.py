@@ -23,7 +23,7 @@ COLOURS = (
     "#9c6b4e",
     "#9498a0",
 )
-_STYLE = (
+STYLE = (
     "svg{font:12px system-ui,sans-serif;background:#fff;color:#222}text{fill:currentColor}"
     ".grid{stroke:currentColor;opacity:.15}.line{fill:none;stroke-width:1.5}"
     "@media(prefers-color-scheme:dark){svg{background:#16181d;color:#ddd}}"
@@ -43,7 +43,7 @@ def draw(result: Result) -> str:
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">',
-        f"<title>Evidence against each guardrail over {hours[-1]:g} hours</title><style>{_STYLE}</style>",
+        f"<title>Evidence against each guardrail over {hours[-1]:g} hours</title><style>{STYLE}</style>",
     ]
     for power in range(0, int(top) + 1, 2):
         parts.append(

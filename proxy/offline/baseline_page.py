@@ -11,7 +11,8 @@ import numpy as np
 
 from alerts.histogram import upper_edge
 from proxy.offline.baseline import HOUR_SECONDS, by_hour_of_day
-from proxy.offline.charts import CHART_STYLE, bars, lines
+from proxy.offline.labelled_charts import CHART_STYLE, bars, lines
+from proxy.offline.page import page, section
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,15 +20,11 @@ if TYPE_CHECKING:
     from proxy.baseline_file import Baseline, Hour, Quality
 
 _STYLE = (
-    ":root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;background:#fff;color:#222;margin:2rem auto;"
-    "max-width:60rem;padding:0 1rem}h1{font-size:1.5rem;margin-bottom:0}h2{font-size:1.1rem;margin:2rem 0 .5rem}"
-    "p.dim{opacity:.65;margin-top:.2rem}.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9rem,1fr));"
-    "gap:.75rem;margin:1.5rem 0}.tiles div{border:1px solid #8884;border-radius:8px;padding:.6rem .8rem}"
+    "h1{margin-bottom:0}p.dim{opacity:.65;margin-top:.2rem}.tiles{display:grid;gap:.75rem;margin:1.5rem 0;"
+    "grid-template-columns:repeat(auto-fit,minmax(9rem,1fr))}"
+    ".tiles div{border:1px solid #8884;border-radius:8px;padding:.6rem .8rem}"
     ".tiles b{display:block;font-size:1.35rem;font-variant-numeric:tabular-nums}.tiles span{opacity:.65}"
-    "table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}"
-    "th,td{text-align:right;padding:.2rem .6rem;border-bottom:1px solid #8883}th:first-child,td:first-child"
-    "{text-align:left}td.note{text-align:left;opacity:.65}.wide{overflow-x:auto}summary{cursor:pointer}"
-    "@media(prefers-color-scheme:dark){body{background:#16181d;color:#ddd}}"
+    "table{width:100%}td.note{text-align:left;opacity:.65}summary{cursor:pointer}"
 )
 _BARS = 48
 
@@ -37,38 +34,33 @@ def page_of(found: Baseline) -> str:
     hours = found.hours
     labels = [_hour_label(hour.at, hours) for hour in hours]
     sections = [
-        _section("Requests by hour", bars("Requests by hour", labels, [h.requests for h in hours], "requests")),
-        _section(
+        _drawing("Requests by hour", bars("Requests by hour", labels, [h.requests for h in hours], "requests")),
+        _drawing(
             "Latency by hour, control (s)",
             lines("Latency by hour", labels, {"p95": [h.p95 for h in hours], "p50": [h.p50 for h in hours]}, "s"),
         ),
-        _section("How latency is distributed, control", _distribution(found)),
+        _drawing("How latency is distributed, control", _distribution(found)),
     ]
     if any(hour.dollars for hour in hours):
         sections.append(
-            _section("Cost by hour, control ($)", bars("Cost by hour", labels, [h.dollars for h in hours], "$"))
+            _drawing("Cost by hour, control ($)", bars("Cost by hour", labels, [h.dollars for h in hours], "$"))
         )
     if len(hours) > 24:
         names = [f"{hour:02d}" for hour in range(24)]
         drawn = bars("Requests by hour of the day", names, by_hour_of_day(hours), "requests an hour")
-        sections.append(_section("Requests by hour of the day (UTC), mean", drawn))
-    return "\n".join(
-        [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width,initial-scale=1">',
-            f"<title>Baseline of control</title><style>{_STYLE}{CHART_STYLE}</style></head><body>",
-            "<h1>Baseline of control</h1>",
-            f'<p class="dim">{_moment(found.since)} to {_moment(found.until)}, read from {escape(found.events)}</p>',
-            _tiles(found),
-            f'<p class="dim">A month: {escape(found.cost.assumption)}.</p>',
-            *([_quality(found.quality)] if found.quality else []),
-            *sections,
-            _table_of_hours(hours),
-            _shares("Outcomes of control", found.outcomes, found.requests),
-            _shares("Models that answered", found.models, found.requests),
-            f'<p class="dim">Made {_moment(found.made_at)}. Times are UTC.</p></body></html>',
-        ]
-    )
+        sections.append(_drawing("Requests by hour of the day (UTC), mean", drawn))
+    parts = [
+        f'<p class="dim">{_moment(found.since)} to {_moment(found.until)}, read from {escape(found.events)}</p>',
+        _tiles(found),
+        f'<p class="dim">A month: {escape(found.cost.assumption)}.</p>',
+        *([_quality(found.quality)] if found.quality else []),
+        *sections,
+        _table_of_hours(hours),
+        _shares("Outcomes of control", found.outcomes, found.requests),
+        _shares("Models that answered", found.models, found.requests),
+        f'<p class="dim">Made {_moment(found.made_at)}. Times are UTC.</p>',
+    ]
+    return page("Baseline of control", [], parts, style=_STYLE + CHART_STYLE)
 
 
 def _tiles(found: Baseline) -> str:
@@ -121,8 +113,8 @@ def _distribution(found: Baseline) -> str:
     return bars("How latency is distributed", labels, [float(each) for each in np.diff(below)], "requests", marks)
 
 
-def _section(title: str, drawn: str) -> str:
-    return f'<h2>{escape(title)}</h2><div class="wide">{drawn}</div>'
+def _drawing(title: str, drawn: str) -> str:
+    return section(title, f'<div class="wide">{drawn}</div>')
 
 
 def _table_of_hours(hours: Sequence[Hour]) -> str:

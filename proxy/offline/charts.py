@@ -1,4 +1,4 @@
-"""Plots of a report, as SVG that stands in a page of its own: no script, no third party, light and dark."""
+"""Plots as inline SVG, light and dark, with the look of the simulation's: lines, and bars around zero."""
 
 from __future__ import annotations
 
@@ -6,130 +6,136 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from alerts.simulation.plot import COLOURS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    Marks = Sequence[tuple[float, str]]
-
-_WIDTH, _HEIGHT = 900, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 84, 16, 34
-_LETTER_WIDTH = 8.0
-_MOST_DOTS = 60
-_EVERY = (1, 2, 3, 4, 6, 8, 12, 24, 48, 72)
-"""How many places from one label to the next: hours fall on the same times each day."""
-
-CHART_STYLE = (
-    "svg{display:block;width:100%;height:auto;font:12px system-ui,sans-serif}text{fill:currentColor}"
-    ".grid{stroke:currentColor;opacity:.15}.line{fill:none;stroke-width:1.8;stroke-linejoin:round}"
-    ".dim{opacity:.65}"
-)
+_WIDTH, _HEIGHT = 960, 380
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 190, 16, 52
 
 
-def bars(title: str, labels: Sequence[str], values: Sequence[float | None], unit: str, marks: Marks = ()) -> str:
-    """Return bars side by side; None leaves a gap. *marks* are (place on the x axis in bars, words)."""
-    frame = _Frame(max((value for value in values if value is not None), default=0.0))
-    width = frame.width / max(1, len(values))
-    parts = frame.begin(title, unit)
-    for place, (label, value) in enumerate(zip(labels, values, strict=True)):
-        if not value:
-            continue
-        y = frame.y(value)
+class Line(msgspec.Struct, frozen=True):
+    """A line through points, and its name."""
+
+    name: str
+    points: list[tuple[float, float]]
+    is_stepped: bool = False
+
+
+class Axis(msgspec.Struct, frozen=True):
+    """What is drawn along one side, and from where to where."""
+
+    title: str
+    low: float
+    high: float
+    is_log: bool = False
+
+    def place(self, value: float) -> float:
+        """Return where a value lies, 0 at the low end and 1 at the high one."""
+        low, high, at = (math.log10(max(x, 1e-12)) if self.is_log else x for x in (self.low, self.high, value))
+        return min(1.0, max(0.0, (at - low) / (high - low or 1.0)))
+
+    def ticks(self) -> list[float]:
+        """Return round values between the ends."""
+        if self.is_log:
+            first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+            return [t for e in range(first, last + 1) for m in (1, 2, 5) if self.low <= (t := m * 10.0**e) <= self.high]
+        step = _round_step((self.high - self.low) / 6)
+        first = math.ceil(self.low / step - 1e-9)
+        return [n * step for n in range(first, math.floor(self.high / step + 1e-9) + 1)]
+
+
+def line_chart(title: str, x: Axis, y: Axis, lines: Sequence[Line], marks: Sequence[tuple[float, str]] = ()) -> str:
+    """Return lines over two axes; *marks* are upright rules at an x, with a word each."""
+    parts = _frame(title, x, y)
+    across, up = _scales(x, y)
+    for number, line in enumerate(lines):
+        colour = COLOURS[number % len(COLOURS)]
+        points = _stepped(line.points) if line.is_stepped else line.points
+        path = " ".join(f"{across(px):.1f},{up(py):.1f}" for px, py in points)
+        parts.append(f'<polyline class="line" stroke="{colour}" points="{path}"/>')
+        parts += _legend(number, colour, line.name)
+    for number, (at, words) in enumerate(marks):
+        place = across(at)
         parts.append(
-            f'<rect x="{_LEFT + place * width + width * 0.1:.1f}" y="{y:.1f}" width="{width * 0.8:.1f}" '
-            f'height="{_HEIGHT - _BOTTOM - y:.1f}" fill="{COLOURS[0]}">'
-            f"<title>{escape(label)}: {value:,.4g} {escape(unit)}</title></rect>"
-        )
-    parts += _labels(labels, lambda place: _LEFT + (place + 0.5) * width)
-    for row, (at, words) in enumerate(marks):
-        x = _LEFT + at * width
-        parts.append(
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" stroke="currentColor" '
-            f'stroke-dasharray="4 3"/><text x="{x + 4:.1f}" y="{_TOP + 10 + 14 * row}">{escape(words)}</text>'
+            f'<line x1="{place:.1f}" x2="{place:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" stroke="#d62728" '
+            f'stroke-dasharray="6 4"/><text x="{place + 4:.1f}" y="{_TOP + 12 + 16 * number}">{escape(words)}</text>'
         )
     return "\n".join([*parts, "</svg>"])
 
 
-def lines(title: str, labels: Sequence[str], series: Mapping[str, Sequence[float | None]], unit: str) -> str:
-    """Return a line for each of *series*, named at its end; None breaks it."""
-    known = [value for values in series.values() for value in values if value is not None]
-    frame = _Frame(max(known, default=0.0))
-    count = max(1, len(labels))
-
-    def x(place: int) -> float:
-        return _LEFT + (place + 0.5) * frame.width / count
-
-    parts = frame.begin(title, unit)
-    ends: list[float] = []
-    for number, (name, values) in enumerate(series.items()):
-        colour = COLOURS[number]
-        for piece in _pieces(values):
-            points = " ".join(f"{x(place):.1f},{frame.y(value):.1f}" for place, value in piece)
-            parts.append(f'<polyline class="line" stroke="{colour}" points="{points}"/>')
-            if count <= _MOST_DOTS:
-                parts += [
-                    f'<circle cx="{x(place):.1f}" cy="{frame.y(value):.1f}" r="3" fill="{colour}">'
-                    f"<title>{escape(labels[place])}, {escape(name)}: {value:,.4g} {escape(unit)}</title></circle>"
-                    for place, value in piece
-                ]
-        last = next((value for value in reversed(values) if value is not None), None)
-        if last is not None:
-            y = frame.y(last)
-            while any(abs(y - other) < 14 for other in ends):
-                y -= 14
-            ends.append(y)
-            parts.append(f'<text x="{_WIDTH - _RIGHT + 8}" y="{y + 4:.1f}" style="fill:{colour}">{escape(name)}</text>')
-    parts += _labels(labels, x)
+def bar_chart(title: str, x: Axis, y: Axis, values: Sequence[float], words: tuple[str, str]) -> str:
+    """Return one bar for each value, up or down from zero; *words* say what each direction means."""
+    parts = _frame(title, x, y, is_x_numbered=False)
+    _, up = _scales(x, y)
+    width = (_WIDTH - _LEFT - _RIGHT) / max(1, len(values))
+    for number, value in enumerate(values):
+        top, bottom = up(max(value, 0)), up(min(value, 0))
+        parts.append(
+            f'<rect x="{_LEFT + number * width:.2f}" y="{top:.1f}" width="{max(0.5, width * 0.85):.2f}" '
+            f'height="{max(0.4, bottom - top):.1f}" fill="{COLOURS[0] if value >= 0 else COLOURS[2]}"/>'
+        )
+    for number, (colour, word) in enumerate(zip((COLOURS[0], COLOURS[2]), words, strict=True)):
+        parts += _legend(number, colour, word)
     return "\n".join([*parts, "</svg>"])
 
 
-class _Frame:
-    """Axes from 0 to a round number above *top*."""
-
-    def __init__(self, top: float) -> None:
-        self._step = _step(top / 4) if top > 0 else 0.25
-        self._top = self._step * max(1, math.ceil(top / self._step - 1e-9))
-        self.width = _WIDTH - _LEFT - _RIGHT
-
-    def y(self, value: float) -> float:
-        return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * value / self._top
-
-    def begin(self, title: str, unit: str) -> list[str]:
-        parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">',
-            f"<title>{escape(title)}, {escape(unit)}</title>",
-        ]
-        for n in range(round(self._top / self._step) + 1):
-            value = n * self._step
-            y = self.y(value)
-            parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:,.6g}</text>')
-        return parts
-
-
-def _step(least: float) -> float:
-    """Return the smallest of 1, 2, 2.5 and 5 times a power of ten that is at least *least*."""
-    power = 10.0 ** math.floor(math.log10(least))
-    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= least * (1 - 1e-9))
+def _frame(title: str, x: Axis, y: Axis, *, is_x_numbered: bool = True) -> list[str]:
+    across, up = _scales(x, y)
+    right, floor = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+    parts = [
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+            f'aria-label="{escape(title)}"><title>{escape(title)}</title>'
+        )
+    ]
+    for tick in y.ticks():
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{up(tick):.1f}" y2="{up(tick):.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 8}" y="{up(tick) + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
+    if is_x_numbered:
+        for tick in x.ticks():
+            parts.append(
+                f'<line class="grid" x1="{across(tick):.1f}" x2="{across(tick):.1f}" y1="{_TOP}" y2="{floor}"/>'
+            )
+            parts.append(f'<text x="{across(tick):.1f}" y="{floor + 18}" text-anchor="middle">{_number(tick)}</text>')
+    middle = (_LEFT + right) / 2
+    parts.append(f'<text x="{middle:.0f}" y="{_HEIGHT - 12}" text-anchor="middle">{escape(x.title)}</text>')
+    parts.append(
+        f'<text transform="translate(14 {(_TOP + floor) / 2:.0f}) rotate(-90)" text-anchor="middle">'
+        f"{escape(y.title)}</text>"
+    )
+    return parts
 
 
-def _labels(labels: Sequence[str], x: Callable[[int], float]) -> list[str]:
-    widest = (max(map(len, labels), default=1) + 2) * _LETTER_WIDTH
-    most = max(1, int((_WIDTH - _LEFT - _RIGHT) / widest))
-    every = next((each for each in _EVERY if len(labels) <= each * most), math.ceil(len(labels) / most))
+def _scales(x: Axis, y: Axis) -> tuple[Callable[[float], float], Callable[[float], float]]:
+    wide, high = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    return lambda at: _LEFT + wide * x.place(at), lambda at: _HEIGHT - _BOTTOM - high * y.place(at)
+
+
+def _legend(number: int, colour: str, name: str) -> list[str]:
+    left, top = _WIDTH - _RIGHT + 15, _TOP + 18 * number
     return [
-        f'<text class="dim" x="{x(place):.1f}" y="{_HEIGHT - 12}" text-anchor="middle">{escape(label)}</text>'
-        for place, label in enumerate(labels)
-        if place % every == 0
+        f'<rect x="{left}" y="{top}" width="10" height="10" fill="{colour}"/>',
+        f'<text x="{left + 16}" y="{top + 9}">{escape(name)}</text>',
     ]
 
 
-def _pieces(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:
-    pieces: list[list[tuple[int, float]]] = [[]]
-    for place, value in enumerate(values):
-        if value is None:
-            pieces.append([])
-        else:
-            pieces[-1].append((place, value))
-    return [piece for piece in pieces if piece]
+def _stepped(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    found: list[tuple[float, float]] = []
+    for x, y in points:
+        if found:
+            found.append((x, found[-1][1]))
+        found.append((x, y))
+    return found
+
+
+def _round_step(step: float) -> float:
+    power = 10.0 ** math.floor(math.log10(step)) if step > 0 else 1.0
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= step * 0.999)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.4g}" if abs(value) > 1e-12 else "0"

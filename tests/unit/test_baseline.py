@@ -17,8 +17,8 @@ from proxy.events.reading import EventReader, Period
 from proxy.exposure import Outcome, Role
 from proxy.offline.baseline import NoTraffic, baseline_of, by_hour_of_day, words_of
 from proxy.offline.baseline_page import page_of
-from proxy.offline.charts import bars, lines
 from proxy.offline.judged_orders import Ordered, quality_of_orders
+from proxy.offline.labelled_charts import bars, lines
 from proxy.probes import Probe
 from tests.events import ALWAYS, NOON, ranking, write
 from tests.parts.event_days import days
