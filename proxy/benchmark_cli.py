@@ -82,18 +82,25 @@ def collection_options(command: _F) -> _F:
 
 
 @click.command("benchmark")
-@click.option("--reranker", type=click.Choice([*_RERANKERS, "all"]), default="all", show_default=True)
+@click.option(
+    "--reranker",
+    "rerankers",
+    type=click.Choice([*_RERANKERS, "all"]),
+    multiple=True,
+    default=["all"],
+    show_default=True,
+    help="May be given several times.",
+)
 @click.option("--table", is_flag=True, help="Print the closing table of the swap: both arms, and the ratios.")
 @collection_options
-def benchmark(reranker: str, html: Path | None, *, table: bool, as_json: bool, **options: Any) -> None:
+def benchmark(rerankers: Sequence[str], html: Path | None, *, table: bool, as_json: bool, **options: Any) -> None:
     """Rank a judged collection, and print quality, latency and cost.
 
     crossencoder is the candidate of the configuration, in this process as the proxy runs it; legacy its control: the
     language model, or its stand-in, marked, without a key. Exit code 2: a file or a setting cannot be used.
     """
-    names = _RERANKERS if reranker == "all" else (reranker,)
-    if table and reranker != "all":
-        names = tuple(dict.fromkeys((*names, "legacy", "crossencoder")))
+    closing = ("legacy", "crossencoder") if table else ()
+    names = _RERANKERS if "all" in rerankers else tuple(dict.fromkeys((*rerankers, *closing)))
     report = benchmark_of(names, **options)
     if html is not None:
         from proxy.offline.benchmark_page import page_of  # noqa: PLC0415 - numpy, which other commands need not wait for
