@@ -12,7 +12,7 @@ from proxy.offline.thresholds import PLANS_THRESHOLD
 
 if TYPE_CHECKING:
     from proxy.offline.calibrate import CalibrationReport, Scores
-    from proxy.offline.thresholds import Fit, Point
+    from proxy.offline.thresholds import Fit, Point, Target
 
 _SHARES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
 _WORDS = {
@@ -22,9 +22,9 @@ _WORDS = {
 }
 
 
-def target_words(report: CalibrationReport) -> str:
+def target_words(target: Target) -> str:
     """Return the target as a sentence."""
-    return _WORDS[report.target.kind].format(report.target.most)
+    return _WORDS[target.kind].format(target.most)
 
 
 def threshold_table(report: CalibrationReport) -> Table:
@@ -35,7 +35,7 @@ def threshold_table(report: CalibrationReport) -> Table:
     rows = [_row(name, found, is_used=name == report.statistic) for name, found in report.fits.items()]
     always = f"always GPT {_figure(report.legacy_quality)}{star}"
     captions = [
-        f"target: {target_words(report)}; {report.queries} queries of {report.collection}; for {report.model}",
+        f"target: {target_words(report.target)}; {report.queries} queries of {report.collection}; for {report.model}",
         f"{QUALITY}: candidate alone {report.candidate_quality:.3f}, {always}",
         "unseen: fitted on four fifths of the queries, measured on the fifth left out",
         *([f"* {report.stand_in}"] if report.stand_in else []),
@@ -64,13 +64,14 @@ def _row(name: str, found: Fit, *, is_used: bool) -> list[str]:
 
 def curve_table(report: CalibrationReport) -> Table:
     """Return the trade-off of the statistic in use, at a few shares."""
-    found = report.fits[report.statistic]
-    rows = []
-    for share in _SHARES:
-        point = min(found.curve, key=lambda each: abs(each.share - share))
-        rows.append(_point_row(f"{point.share:.1%}", point))
+    rows = [_point_row(f"{each.share:.1%}", each) for each in points_shown(report.fits[report.statistic])]
     columns = ["falls back", "threshold", QUALITY, "loss to always GPT", "$/1000"]
     return Table(f"trade-off of `{report.statistic}`", columns, rows)
+
+
+def points_shown(found: Fit) -> list[Point]:
+    """Return the points of a curve at a few shares."""
+    return [min(found.curve, key=lambda each: abs(each.share - share)) for share in _SHARES]
 
 
 def plan_table(report: CalibrationReport) -> Table:
@@ -113,7 +114,7 @@ def page_of(report: CalibrationReport) -> str:
         html_table(threshold_table(report)),
         *([section("quality against fallbacks", _trade_off(report))] if report.legacy_quality is not None else []),
         html_table(curve_table(report)),
-        section("share that falls back, by threshold", _by_threshold(report)),
+        section("share that falls back, by threshold", by_threshold(report.fits[report.statistic])),
         html_table(plan_table(report)),
         html_table(score_table(report)),
         *(section(f"reliability of {each.model}", _reliability(each)) for each in report.scores),
@@ -136,13 +137,13 @@ def _trade_off(report: CalibrationReport) -> str:
     return line_chart(f"{QUALITY} by the share that falls back", Axis("share that falls back", 0, 1), y, lines, marks)
 
 
-def _by_threshold(report: CalibrationReport) -> str:
-    found = report.fits[report.statistic]
+def by_threshold(found: Fit) -> str:
+    """Draw which share falls back by which threshold."""
     points = [(point.threshold, point.share) for point in found.curve if found.low <= point.threshold <= found.high]
     marks = [(found.chosen.threshold, "chosen")] if found.chosen and found.chosen.threshold <= found.high else []
-    x = Axis(f"threshold on {report.statistic}", found.low, found.high)
+    x = Axis(f"threshold on {found.statistic}", found.low, found.high)
     title = "share that falls back by threshold"
-    return line_chart(title, x, Axis("share that falls back", 0, 1), [Line(report.statistic, points)], marks)
+    return line_chart(title, x, Axis("share that falls back", 0, 1), [Line(found.statistic, points)], marks)
 
 
 def _reliability(scores: Scores) -> str:

@@ -28,7 +28,7 @@ class Case(msgspec.Struct, frozen=True):
     """One ranking of the candidate."""
 
     logits: tuple[float, ...]
-    """Raw scores of its documents, at least one."""
+    """Raw scores of its documents, at least one; none where the statistic itself was logged."""
     candidate: float | None = None
     """How good its order is, such as nDCG@10; None: not judged."""
     legacy: float | None = None
@@ -75,7 +75,11 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
 
 def curve_of(kind: Statistic, cases: Sequence[Case], calibration: Calibration, margin_k: int = 2) -> list[Point]:
     """Return a point for each way to part *cases* by the statistic, from never to always falling back."""
-    values = [statistic_of(kind, case.logits, calibration, margin_k) for case in cases]
+    return curve_of_values([statistic_of(kind, case.logits, calibration, margin_k) for case in cases], cases)
+
+
+def curve_of_values(values: Sequence[float], cases: Sequence[Case]) -> list[Point]:
+    """Return a point for each way to part *cases* by the *values* of their statistic."""
     order = sorted(range(len(cases)), key=lambda i: values[i])
     points = []
     for doubted in range(len(cases) + 1):
@@ -113,12 +117,19 @@ def fit(
     """Return the threshold of one statistic for *target*, how sure its loss is, and what it does to unseen cases."""
     usable = [case for case in cases if len(case.logits) > 1] or list(cases)
     values = [statistic_of(kind, case.logits, calibration, margin_k) for case in usable]
+    return fit_values(kind, values, usable, target, seed=seed)
+
+
+def fit_values(
+    kind: Statistic, values: Sequence[float], cases: Sequence[Case], target: Target, *, seed: int = 1
+) -> Fit:
+    """Return as `fit`, by the *values* of the statistic, one for each of *cases*."""
     finite = [value for value in values if math.isfinite(value)] or [0.0]
-    curve = curve_of(kind, usable, calibration, margin_k)
+    curve = curve_of_values(values, cases)
     chosen = choose(curve, target)
     low = high = None
     if chosen is not None and chosen.loss is not None:
-        [(low, high)] = intervals(_losses(chosen.threshold, values, usable)[:, None], seed=seed)
+        [(low, high)] = intervals(_losses(chosen.threshold, values, cases)[:, None], seed=seed)
     return Fit(
         statistic=kind,
         low=min(finite),
@@ -126,28 +137,21 @@ def fit(
         chosen=chosen,
         loss_low=low,
         loss_high=high,
-        held_out=_held_out(kind, usable, calibration, target, margin_k, chosen),
+        held_out=_held_out(values, cases, target, chosen),
         curve=curve,
     )
 
 
-def _held_out(
-    kind: Statistic,
-    cases: Sequence[Case],
-    calibration: Calibration,
-    target: Target,
-    margin_k: int,
-    chosen: Point | None,
-) -> Point | None:
+def _held_out(values: Sequence[float], cases: Sequence[Case], target: Target, chosen: Point | None) -> Point | None:
     if chosen is None or len(cases) < 2 * _FOLDS:
         return None
     seen = []
     for fold in range(_FOLDS):
-        kept = [case for i, case in enumerate(cases) if i % _FOLDS != fold]
-        found = choose(curve_of(kind, kept, calibration, margin_k), target)
+        kept = [i for i in range(len(cases)) if i % _FOLDS != fold]
+        found = choose(curve_of_values([values[i] for i in kept], [cases[i] for i in kept]), target)
         if found is None:
             return None
-        seen.append(point_at(kind, cases[fold::_FOLDS], calibration, margin_k, found.threshold))
+        seen.append(_point(found.threshold, values[fold::_FOLDS], cases[fold::_FOLDS]))
     return Point(
         chosen.threshold,
         float(np.mean([p.share for p in seen])),
