@@ -10,12 +10,13 @@ import numpy as np
 from alerts.evidence import kl, regret, requests_to_alarm
 from alerts.guardrails import COST_CEILING, Method, Value
 from alerts.health import TICK_SECONDS
-from alerts.judge import BOUND_ALPHA
+from alerts.stage_bounds import BOUND_ALPHA
 from alerts.verdict import Finding
 
 if TYPE_CHECKING:
     from alerts.guardrails import Guardrail
-    from alerts.judge import Judge, State
+    from alerts.judge import Judge
+    from alerts.judge_state import State
 
 _LONGEST_SECONDS = 365 * 86400.0
 _MEAN_SPREAD = 0.1

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from alerts.guardrails import Guardrail
-    from alerts.judge import Judge, State
+    from alerts.judge import Judge
+    from alerts.judge_state import State
     from alerts.relative_limit import ControlLatency
     from alerts.signals import Tick
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from alerts.guard_state import Saved, core_tick, pack_spread, restored, saved_of, unpack_spread
 from alerts.health import TICK_SECONDS
-from alerts.judge import NOTHING
+from alerts.judge_state import NOTHING
 from alerts.relative_limit import ControlLatency, as_counts
 from alerts.report import Evidence, Report
 from alerts.signals import Example, InvalidSignals, Signals, latency_since, no_tick, tick_of
@@ -20,7 +20,8 @@ from flags.ramp import Phase, Verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from alerts.judge import Judge, State
+    from alerts.judge import Judge
+    from alerts.judge_state import State
     from alerts.relative_limit import Relative
     from alerts.signals import Tick
     from alerts.verdict import Finding

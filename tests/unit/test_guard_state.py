@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -14,10 +14,13 @@ from msgspec.structs import replace
 
 from alerts.guard_state import Saved, core_tick, pack_spread, restored, saved_of, unpack_spread
 from alerts.guardrails import EVENTS, VALUES, Guardrail, GuardrailOverride, default_guardrails, with_overrides
-from alerts.judge import Judge, State
+from alerts.judge import Judge
 from alerts.judging import Judging
 from alerts.relative_limit import ControlLatency, Relative
 from alerts.signals import ARMS, GROUPS, LEVELS, STREAMS, InvalidSignals, Signals, Tick, no_tick, tick_of
+
+if TYPE_CHECKING:
+    from alerts.judge_state import State
 
 GUARDRAILS = default_guardrails(0.4)
 EVEN = np.array([0.5])

@@ -19,8 +19,10 @@ from alerts.guardrails import (
     with_overrides,
 )
 from alerts.guardrails import Method as Kind
-from alerts.judge import BOUND_ALPHA, NOTHING, Judge, State
+from alerts.judge import Judge
+from alerts.judge_state import NOTHING, State
 from alerts.signals import ARMS, GROUPS, LEVEL_VALUES, LEVELS, STREAMS, Tick, no_tick, paired_levels
+from alerts.stage_bounds import BOUND_ALPHA
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
