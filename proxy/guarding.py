@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 _DAY_TICKS = 86400.0
 _GPU_P95_SECONDS = 0.15
 _CPU_P95_SECONDS = 0.6
-_WITHOUT_SOURCE = {Event.MISS}
-"""Nothing measures these yet: a guardrail that can never be proved would hold every stage."""
-_BY_PROBES = {Value.RECALL, Value.PROBE}
 
 
 def guardrails_of(settings: Settings) -> dict[str, Guardrail]:
@@ -49,10 +46,14 @@ def guardrails_of(settings: Settings) -> dict[str, Guardrail]:
     shadow = settings.shadow
     defaults = default_guardrails(_GPU_P95_SECONDS if is_gpu else _CPU_P95_SECONDS, shadow.expected_overlap)
     found = with_overrides(defaults, settings.guard.guardrails)
-    absent = _WITHOUT_SOURCE if settings.probes.file else _WITHOUT_SOURCE | _BY_PROBES
-    if not shadow.is_on or shadow.expected_overlap is None:
-        absent = absent | {Value.OVERLAP}
-    return {each.name: each for each in found if each.signal not in absent}
+    is_heard = settings.feedback.is_on and settings.feedback.judge
+    is_measured = {  # a guardrail that nothing measures could never be proved, and would hold every stage
+        Event.MISS: is_heard,
+        Value.RECALL: settings.probes.file is not None,
+        Value.PROBE: settings.probes.file is not None,
+        Value.OVERLAP: shadow.is_on and shadow.expected_overlap is not None,
+    }
+    return {each.name: each for each in found if is_measured.get(each.signal, True)}
 
 
 def make_guard(

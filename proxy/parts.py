@@ -26,6 +26,7 @@ from proxy.errors import InvalidSettings, Overloaded
 from proxy.eventing import Events
 from proxy.exchange import Exchange, SharedSpend
 from proxy.exposure import Role
+from proxy.feedbacking import Feedbacks
 from proxy.gauges import export_gauges
 from proxy.guarding import make_guard, make_prober, make_shadower, make_signals
 from proxy.keys import Keys, token_of
@@ -109,6 +110,8 @@ class Parts:
         self.rollout = self._make_rollout(observed)
         self.signals = make_signals(settings, self.instance_id, self.rollout.stage_name)
         self.gate: Gate = self.rollout.gate
+        self.events = Events(settings, self.salt, self.instance_id, self.rollout.membership)
+        self.feedback = self._make_feedback()
         self.shadow_tally = ShadowTally()
         self.shadower = make_shadower(
             settings, self.trier, self.rollout.latch, self.signals, self.otel, self.shadow_tally
@@ -126,7 +129,6 @@ class Parts:
         self.prober = make_prober(
             settings.probes, self.trier, self.rollout.membership, self.signals.count_value, self.telemetry.probed
         )
-        self.events = Events(settings, self.salt, self.instance_id, self.rollout.membership)
         self.observers = seen = Observers(
             [BudgetObserver(self.budget), observed, self.signals, self.telemetry, LogObserver()],
             self.events.ranking_observers,
@@ -152,6 +154,20 @@ class Parts:
         self.guard = make_guard(self.settings, self.instance_id, control, membership, self.telemetry.judged)
         return self.guard
 
+    def _make_feedback(self) -> Feedbacks | None:
+        if not self.settings.feedback.is_on:
+            return None
+        return Feedbacks(
+            self.settings,
+            self.store,
+            "" if self.settings.feedback.key else self._secret("feedback.key"),
+            stage=self.rollout.stage_name,
+            signals=self.signals,
+            telemetry=self.otel,
+            record=self.events.record_feedback,
+            store_error=lambda: self.exchange.error,
+        )
+
     def _make_exchange(self) -> Exchange:
         prefix = self.settings.rollout_prefix
         spends = [SharedSpend(self.budget, prefix, self.instance_id)]
@@ -159,7 +175,13 @@ class Parts:
             spends.append(SharedSpend(self.shadower.budget, prefix, self.instance_id, name="shadow-spend"))
         return Exchange(
             self.store,
-            [*spends, self.rollout.control, self.signals, *([self.guard] if self.guard else [])],
+            [
+                *spends,
+                self.rollout.control,
+                self.signals,
+                *([self.guard] if self.guard else []),
+                *([self.feedback.keys] if self.feedback else []),
+            ],
             self.rollout.membership,
             self.rollout.pulse,
             embedded=self.embedded,
@@ -269,6 +291,7 @@ class Parts:
         parts: list[tuple[str, Callable[[], Awaitable[None]]]] = [
             *([("shadower", self.shadower.close)] if self.shadower else []),
             *([("prober", self.prober.close)] if self.prober else []),
+            *([("feedback", self.feedback.doubles.close)] if self.feedback else []),
             ("events", self.events.close),
             ("alerting", self.alerting.close),
             *([("guard", self.guard.close)] if self.guard else []),

@@ -170,6 +170,27 @@ class Shadow(Section, frozen=True):
     the guardrail `overlap` holds the candidate to it. None: it is measured, and not judged."""
 
 
+class Feedback(Section, frozen=True):
+    """What users clicked, cited or voted for, as ``POST /v1/feedback`` takes it for an answer's `x-rerank-feedback`."""
+
+    is_on: bool = True
+    key: Secret | None = None
+    """Signs the tokens. None: one that the replicas share through the store."""
+    previous_keys: tuple[Secret, ...] = ()
+    """Whose tokens are still taken: the last one, for `window_seconds` after it was changed."""
+    window_seconds: Annotated[float, Meta(ge=60, le=30 * 86400)] = 86400.0
+    """How long after its answer feedback is taken, and remembered as said."""
+    judge: bool = False
+    """Whether the guardrail `misses_relative` holds the candidate to it. Only where both arms' users are heard alike:
+    feedback of one arm's users only looks like a fault of the other's."""
+    miss_after: Annotated[int, Meta(ge=1, le=25)] = 5
+    """What a user chose first and what stood below this place is a miss."""
+    eta: Annotated[float, Meta(ge=0, le=3)] = 1.0
+    """Position bias: a document at rank r is seen with a probability of (1/r)^eta. 0: all are."""
+    weight_clip: Annotated[float, Meta(ge=1)] = 10.0
+    """Users that one choice stands for at most, corrected for that."""
+
+
 class Events(Section, frozen=True):
     """The event log: what was asked, answered and said of it, as Parquet files. Needs the extra `events`.
 
@@ -288,6 +309,7 @@ class Settings(Section, frozen=True):
     guard: Guard = Guard()
     probes: Probes = Probes()
     shadow: Shadow = Shadow()
+    feedback: Feedback = Feedback()
     events: Events = Events()
     alerts: Alerts = Alerts()
     arms: Arms = Arms()

@@ -16,8 +16,9 @@ import structlog
 from alerts.guardrails import COST_CEILING, EVENTS, VALUES, Event, Value
 from alerts.histogram import bucket_of
 from alerts.signals import LEVELS, ArmSignals, Example, Signals
-from flags.vocabulary import Arm, Reason
+from flags.vocabulary import FREE_REASONS, Arm, Reason
 from proxy.exposure import Outcome
+from proxy.feedback.token import stage_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-_FREE = {Reason.SPLIT, Reason.TARGETED, Reason.RETIRED}
 _FAILURES = {Outcome.TIMEOUT, Outcome.ERROR, Outcome.INVALID, Outcome.OVERLOADED, Outcome.BREAKER}
 _PLACES = {event: place for place, event in enumerate(EVENTS)}
 _MOST_A_MINUTE = 20
@@ -70,7 +70,7 @@ class SignalObserver:
         assignment = exposure.assignment
         if assignment.reason is Reason.NOT_READY and not exposure.is_forced:
             self.signals.not_ready += 1
-        if exposure.is_forced or assignment.reason not in _FREE or _is_clients_mistake(exposure):
+        if exposure.is_forced or assignment.reason not in FREE_REASONS or _is_clients_mistake(exposure):
             return
         arm = self.signals.arms[assignment.arm is Arm.CANDIDATE]
         arm.requests += 1
@@ -92,21 +92,27 @@ class SignalObserver:
             self._count_user(arm, exposure)
 
     def _count_events(self, arm: ArmSignals, exposure: Exposure, seconds: float) -> None:
-        self._count(arm, exposure, Event.SLOW, is_bad=seconds > self._p95_seconds)
+        group = exposure.user_group
+        self._count(arm, group, Event.SLOW, is_bad=seconds > self._p95_seconds)
         if self.relative_limit_seconds is not None:
-            self._count(arm, exposure, Event.SLOW_RELATIVE, is_bad=seconds > self.relative_limit_seconds)
-        self._count(arm, exposure, Event.ERROR, is_bad=exposure.outcome in _FAILURES)
+            self._count(arm, group, Event.SLOW_RELATIVE, is_bad=seconds > self.relative_limit_seconds)
+        self._count(arm, group, Event.ERROR, is_bad=exposure.outcome in _FAILURES)
         # a doubt is one whoever answered: with the budget spent, the candidate itself does
         is_doubt = exposure.has_fallen_back or exposure.outcome is Outcome.LOW_SCORE
-        self._count(arm, exposure, Event.FALLBACK, is_bad=is_doubt)
+        self._count(arm, group, Event.FALLBACK, is_bad=is_doubt)
 
-    def _count(self, arm: ArmSignals, exposure: Exposure, event: Event, *, is_bad: bool) -> None:
+    def count_feedback(self, arm: Arm, user_hash: str, user_group: int, stage: bytes, *, is_miss: bool) -> None:
+        """Count what a user chose first of a ranking of this *stage*: what was served in another counts no more."""
+        if stage == stage_mark(self._stage()) and self._may_count(f"feedback:{user_hash}"):
+            self._count(self.signals.arms[arm is Arm.CANDIDATE], user_group, Event.MISS, is_bad=is_miss)
+
+    def _count(self, arm: ArmSignals, user_group: int, event: Event, *, is_bad: bool) -> None:
         place = _PLACES[event]
         arm.trials[place] += 1
-        arm.group_trials[place][exposure.user_group] += 1
+        arm.group_trials[place][user_group] += 1
         if is_bad:
             arm.bad[place] += 1
-            arm.group_bad[place][exposure.user_group] += 1
+            arm.group_bad[place][user_group] += 1
 
     def _may_count(self, user_hash: str) -> bool:
         """Tell whether another request of this user may count this minute, by when it ended: good or bad alike."""

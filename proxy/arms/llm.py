@@ -87,6 +87,7 @@ class LlmArm:
         """Take what the model's scores mean; None: a score of 90 is a probability of 0.9."""
         self._settings = settings
         self.calibration = calibration or Calibration()
+        self._is_calibrated = calibration is not None
         self._is_stand_in = stand_in_url is not None
         self._running = 0
         self._client: openai.AsyncOpenAI | None = None
@@ -262,7 +263,7 @@ class LlmArm:
         logits = tuple(math.log(p / (1 - p)) for p in chances)
         return ArmAnswer(
             logits=logits,
-            probabilities=tuple(map(self.calibration.probability, logits)),
+            probabilities=tuple(map(self.calibration.probability, logits) if self._is_calibrated else chances),
             model=self.model,
             tokens=usage.tokens,
             output_tokens=usage.output_tokens,
