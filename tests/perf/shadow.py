@@ -57,7 +57,8 @@ def _shadowed(server: Server) -> str:
     return f"{found['overlap_at_5']['pairs']} pairs, skipped: {skipped}"
 
 
-def _rows(found: Sequence[Figure]) -> list[tuple[str, ...]]:
+def added_rows(found: Sequence[Figure]) -> list[tuple[str, ...]]:
+    """Return a row for each target, with what it adds to the first."""
     base = found[0]
     return [
         (
@@ -114,7 +115,7 @@ def main(
     columns = ["ms", "p50", "p99", "adds p50", "adds p99", "CPU a call", "answered/s", "failed"]
     arms = "the shipped model as candidate" if is_shipped else "arms that answer at once"
     title = f"Shadows at {rate:g} calls/s, 25 documents of 1 kB, {arms}"
-    console().print(table(title, columns, _rows(found), "\n".join([words, *told])))
+    console().print(table(title, columns, added_rows(found), "\n".join([words, *told])))
     keep(file, machine, figures=found, windows=windows)
 
 
