@@ -35,6 +35,11 @@ _TICK_SECONDS = 1.0
 _IDLE_TICKS = 30
 """With nothing to tell, the outbox is looked at only so often."""
 _AWAY_REPOST_SECONDS = 60.0
+_CLEAR_SECONDS = 30.0
+"""A warning that comes and goes is one: it is over when it was gone for so long. A page is over at once."""
+
+
+_FLAPPING = {"fallback_budget", *(reason.value for reason in HoldReason), "ready_to_advance"}
 
 
 class Alarms:
@@ -64,6 +69,8 @@ class Alarms:
         self._was_leader = False
         self._away_since: float | None = None
         self._away_told: dict[str, float] = {}
+        self._away_alert: Alert | None = None
+        self._gone_since: dict[str, float] = {}
         self._idle = 0
         self.active: dict[str, Alert] = {}
         """What is being told, as the leader last saw it."""
@@ -104,26 +111,39 @@ class Alarms:
             return
         self._idle = 0
         known, _ = await self._outbox.all()
-        for alert in changes(should, known, now):
+        for alert in changes(self._lasting(should, known, now), known, now):
             if await self._outbox.put(alert):
                 known[alert.key] = alert
                 _log.warning("alert.raised" if not alert.is_over else "alert.over", key=alert.key, title=alert.title)
         self.active = known
         await self._dispatcher.once(now)
 
+    def _lasting(self, should: dict[str, Alert], known: dict[str, Alert], now: float) -> dict[str, Alert]:
+        """Return *should* with the warnings that are only just gone."""
+        gone = {
+            key: each
+            for key, each in known.items()
+            if key not in should and not each.is_over and each.severity is not Severity.PAGE and each.kind in _FLAPPING
+        }
+        self._gone_since = {key: self._gone_since.get(key, now) for key in gone}
+        just = {key: each for key, each in gone.items() if now - self._gone_since[key] < _CLEAR_SECONDS}
+        return should | just
+
     async def _watch_store(self, now: float) -> None:
-        """Tell it directly while the store is away, on the replica that led last."""
+        """Tell it directly while the store is away, on the replica that led last or holds a rollback by itself."""
         if self._store_error() is None:
-            if self._away_told:
-                await self._tell_directly(self._away(now).ended(now), now)
-                self._away_told = {}
+            if self._away_told and self._away_alert is not None:
+                await self._tell_directly(self._away_alert.ended(now), now)
             self._away_since = None
             if not self._lease.is_leader:
                 self._was_leader = False
             return
         self._away_since = self._away_since or now
-        if self._was_leader and now - self._away_since >= GRACE_SECONDS[HoldReason.STORE_AWAY]:
-            await self._tell_directly(self._away(self._away_since), now)
+        is_mine = self._was_leader or self._look().is_undelivered
+        if is_mine and now - self._away_since >= GRACE_SECONDS[HoldReason.STORE_AWAY]:
+            alert = self._away(self._away_since)
+            self._away_alert = alert.follows(self._away_alert) if self._away_told and self._away_alert else alert
+            await self._tell_directly(self._away_alert, now)
 
     def _away(self, since: float) -> Alert:
         situation = self._look()
@@ -147,8 +167,9 @@ class Alarms:
     async def _tell_directly(self, alert: Alert, now: float) -> None:
         for notifier in self._notifiers:
             is_due = now - self._away_told.get(notifier.name, 0.0) >= (notifier.repost_seconds or _AWAY_REPOST_SECONDS)
-            is_news = notifier.name not in self._away_told or (notifier.repost_seconds is not None and is_due)
-            if alert.severity not in notifier.severities or not (is_news or alert.is_over):
+            is_told = notifier.name in self._away_told
+            is_news = is_told if alert.is_over else not is_told or (notifier.repost_seconds is not None and is_due)
+            if alert.severity not in notifier.severities or not is_news:
                 continue
             try:
                 async with asyncio.timeout(5.0):
@@ -157,6 +178,8 @@ class Alarms:
                 _log.warning("alert.not_delivered", receiver=notifier.name, key=alert.key, error=type(exc).__name__)
             else:
                 self._away_told[notifier.name] = now
+                if alert.is_over:
+                    del self._away_told[notifier.name]
 
 
 def changes(should: dict[str, Alert], known: dict[str, Alert], now: float) -> list[Alert]:

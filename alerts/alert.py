@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 
 import msgspec
@@ -17,6 +18,11 @@ class Severity(StrEnum):
     """Today."""
     INFO = "info"
     """Nothing is wrong."""
+
+
+def alert_name(kind: str) -> str:
+    """Return how a kind is called in Alertmanager and its runbook: ``flag_stale`` is RerankCanaryFlagStale."""
+    return "RerankCanary" + "".join(part.capitalize() for part in re.split(r"[^a-zA-Z0-9]+", kind))
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +60,10 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
         return self if self.is_over else replace(self, ends_at=now, version=self.version + 1)
 
     def follows(self, known: Alert) -> Alert:
-        """Return it as the next word on what *known* said; *known* itself where nothing but the version differs."""
-        as_known = replace(self, starts_at=known.starts_at, version=known.version)
+        """Return it as the next word on what *known* said; *known* itself where nothing but the version differs.
+
+        While it lasts it stays as severe as it was: who was told of a page is to be told of its end.
+        """
+        severity = min(self.severity, known.severity, key=list(Severity).index)
+        as_known = replace(self, starts_at=known.starts_at, version=known.version, severity=severity)
         return known if as_known == known else replace(as_known, version=known.version + 1)

@@ -40,6 +40,8 @@ class DeliverySettings(msgspec.Struct, frozen=True, kw_only=True):
     """The other receivers hear of a page that one has not taken for so long."""
     dead_retry_seconds: float = 900.0
     """A dead delivery is tried again so often, for somebody may have mended the receiver."""
+    dead_page_retry_seconds: float = 45.0
+    """Likewise, of a page: an ingress that restarts answers 404, too."""
     update_seconds: float = 10.0
     """At least so long lies between two updates of one alert."""
     retention_seconds: float = 86_400.0
@@ -114,7 +116,7 @@ def due(
 def is_routed(alert: Alert, receiver: Receiver) -> bool:
     """Tell whether *alert* is for *receiver*: what one did not take is for all the others."""
     if alert.kind == UNDELIVERED:
-        return alert.key != undelivered_key(receiver.name)
+        return alert.key != undelivered_key(alert.flag, receiver.name)
     return alert.severity in receiver.severities
 
 
@@ -168,15 +170,22 @@ def delivered(delivery: Delivery, alert: Alert, now: float, repost_seconds: floa
     )
 
 
-def failed(delivery: Delivery, error: NotDelivered, now: float, jitter: float, settings: DeliverySettings) -> Delivery:
-    """Return the claimed *delivery* after its receiver did not take it; *jitter* is a number from 0 to 1."""
+def failed(
+    delivery: Delivery, alert: Alert, error: NotDelivered, now: float, jitter: float, settings: DeliverySettings
+) -> Delivery:
+    """Return the claimed *delivery* after its receiver did not take *alert*; *jitter* is a number from 0 to 1."""
     has_tried_long = now - (delivery.failing_since or now) >= settings.give_up_seconds
     is_dead = delivery.is_dead or error.is_final or (delivery.attempts >= settings.max_attempts and has_tried_long)
     wait = backoff_seconds(delivery.attempts, jitter, error.retry_after_seconds)
+    is_page = alert.severity is Severity.PAGE
+    if is_page:
+        wait = min(wait, max(settings.dead_page_retry_seconds, error.retry_after_seconds or 0.0))
+    if is_dead:
+        wait = max(wait, settings.dead_page_retry_seconds) if is_page else settings.dead_retry_seconds
     return replace(
         delivery,
         revision=delivery.revision + 1,
-        next_at=now + (settings.dead_retry_seconds if is_dead else wait),
+        next_at=now + wait,
         last_error=error.reason,
         is_dead=is_dead,
     )
@@ -209,9 +218,9 @@ def _is_ahead(at: float, now: float) -> bool:
     return 0 < at - now <= _LONGEST_WAIT_SECONDS
 
 
-def undelivered_key(receiver: str) -> str:
-    """Return the key of the alert that says that *receiver* does not take its alerts."""
-    return f"{UNDELIVERED}:{receiver}"
+def undelivered_key(flag: str, receiver: str) -> str:
+    """Return the key of the alert that says that *receiver* does not take the alerts of *flag*."""
+    return f"{UNDELIVERED}:{flag}:{receiver}"
 
 
 def undelivered(
@@ -223,7 +232,8 @@ def undelivered(
 ) -> list[Alert]:
     """Return what has changed of the alerts that say which receiver does not take its alerts, for the other ones."""
     changed = []
-    keys = {undelivered_key(receiver.name): receiver.name for receiver in receivers}
+    flag = next((alert.flag for alert in alerts.values()), "")  # an outbox is of one flag
+    keys = {undelivered_key(flag, receiver.name): receiver.name for receiver in receivers}
     was = {alert.key for alert in alerts.values() if alert.kind == UNDELIVERED}
     for key in sorted(was | keys.keys()):
         known = alerts.get(key)
@@ -246,7 +256,7 @@ def _say_undelivered(known: Alert | None, missed: Sequence[tuple[Alert, Delivery
     name = missed[0][1].receiver
     errors = {found.last_error for _, found in missed if found.last_error}
     said = Alert(
-        key=undelivered_key(name),
+        key=undelivered_key(worst.flag, name),
         kind=UNDELIVERED,
         severity=worst.severity,
         flag=worst.flag,

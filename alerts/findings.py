@@ -9,16 +9,20 @@ import numpy as np
 
 from alerts.evidence import kl, regret, requests_to_alarm
 from alerts.guardrails import COST_CEILING, Method, Value
-from alerts.judge import BOUND_ALPHA
+from alerts.health import TICK_SECONDS
+from alerts.stage_bounds import BOUND_ALPHA
 from alerts.verdict import Finding
 
 if TYPE_CHECKING:
     from alerts.guardrails import Guardrail
-    from alerts.judge import Judge, State
+    from alerts.judge import Judge
+    from alerts.judge_state import State
 
 _LONGEST_SECONDS = 365 * 86400.0
 _MEAN_SPREAD = 0.1
 """Standard deviation that is taken for a value: the forecasts are rough."""
+_OVERLAP_SPREAD = 0.25
+"""The same of an overlap of five, on which two good rerankers differ from one request to the next."""
 
 
 def findings_of(judge: Judge, state: State) -> list[Finding]:
@@ -26,6 +30,7 @@ def findings_of(judge: Judge, state: State) -> list[Finding]:
     evidence = judge.evidence(state)[0]
     breached = state.has_breached[0]
     bounds = judge.bounds(state)
+    bets, onset = judge.leading_bet(state)[0], state.onset
     found = []
     for place, guardrail in enumerate(judge.guardrails):
         deff = float(judge.effect(place, state)[0, -1])
@@ -47,6 +52,9 @@ def findings_of(judge: Judge, state: State) -> list[Finding]:
                 lower=float(bounds.lower[0, place]),
                 upper=float(bounds.upper[0, place]),
                 limit=limit,
+                recent_seconds=float(onset.ticks[0, bets[place]]) * TICK_SECONDS,
+                recent_trials=float(onset.trials[0, 1, bets[place]]),
+                recent_bad=float(onset.bad[0, 1, bets[place]]),
                 design_effect=deff,
                 seconds_to_detect=_seconds(_to_detect(guardrail, judge.threshold), rate),
                 seconds_to_pass=_to_pass(
@@ -69,8 +77,13 @@ def _to_detect(guardrail: Guardrail, threshold: float) -> float:
     if guardrail.test is Method.BETWEEN:  # twice as many, at an even split
         return (threshold + 2) / float(kl(np.array(2 / 3), np.array(1 / 2)))
     shift = 1 / COST_CEILING if guardrail.signal is Value.COST else guardrail.limit
-    bet = min(0.95 / (1 - guardrail.floor), shift / _MEAN_SPREAD**2)
-    return (threshold + 2) / max(1e-9, bet * shift - (bet * _MEAN_SPREAD) ** 2 / 2)
+    spread = _spread(guardrail)
+    bet = min(0.95 / (1 - guardrail.floor), shift / spread**2)
+    return (threshold + 2) / max(1e-9, bet * shift - (bet * spread) ** 2 / 2)
+
+
+def _spread(guardrail: Guardrail) -> float:
+    return _OVERLAP_SPREAD if guardrail.signal is Value.OVERLAP else _MEAN_SPREAD
 
 
 def _to_pass(
@@ -79,7 +92,7 @@ def _to_pass(
     """Return how long until the bound is on the right side of the limit, if the estimate stays."""
     if guardrail.test is Method.MEAN:
         shift = estimate - limit
-        information = (shift / _MEAN_SPREAD) ** 2 / 2 if shift > 0 else 0.0
+        information = (shift / _spread(guardrail)) ** 2 / 2 if shift > 0 else 0.0
     else:
         information = float(kl(np.array(estimate), np.array(min(limit, 1 - 1e-9)))) if estimate < limit else 0.0
     if information <= 0:

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from redis.asyncio.client import Pipeline
 
     from alerts.judge import Judge
+    from alerts.relative_limit import Relative
     from flags.ramp import Ramp
     from flags.ramp_control import RampControl
+    from flags.record import RampRecord
 
 _log = structlog.get_logger(__name__)
 
@@ -44,7 +46,7 @@ local version = redis.call('HGET', KEYS[1], 'version') or '0'
 if version ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'version', ARGV[2], 'state', ARGV[3], 'report', ARGV[4])
 if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'spread', ARGV[5]) end
-if ARGV[6] ~= '' then redis.call('SET', KEYS[2], ARGV[6]) end
+if ARGV[6] ~= '' then redis.call('SET', KEYS[2], ARGV[6]) else redis.call('DEL', KEYS[2]) end
 return 1
 """
 
@@ -68,7 +70,7 @@ class Guard:
         judge: Judge,
         control: RampControl,
         lease: Lease,
-        relative_ratio: float,
+        relative: Relative,
         health: Health,
         on_report: Callable[[Report], None] = lambda _: None,
     ) -> None:
@@ -77,7 +79,7 @@ class Guard:
         self._judge = judge
         self._control = control
         self._lease = lease
-        self._ratio = relative_ratio
+        self._relative = relative
         self._health = health
         self._on_report = on_report
         self._work: Judging | None = None
@@ -85,7 +87,8 @@ class Guard:
         self._saving = False
         self._acting = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._judged_at = -1e9
+        self._judged_at = time.monotonic()
+        self._found_at = -1e9
         self.report: Report | None = None
         """What the leader last found; None: nothing was ever judged."""
 
@@ -126,22 +129,42 @@ class Guard:
         """Take the answers, and judge one tick on the leader."""
         for name, answer in zip(self._asked, answers, strict=True):
             if name == "report" and answer:
-                self.report = msgspec.json.decode(answer, type=Report)
-                self._judged_at = time.monotonic()
+                self._follow(answer)
             elif name == "saved" and not answer:
                 _log.warning("guard.state_lost", reason="another leader saved first")
                 self._work = None
                 return
             elif name == "state":
-                self._work = Judging(self._judge, self._ratio, *answer[:3])
-                self.report = msgspec.json.decode(answer[3], type=Report) if answer[3] else self.report
+                self._work = Judging(self._judge, self._relative, *answer[:3])
+                if self._work.unreadable:
+                    _log.error("guard.state_unreadable", error=self._work.unreadable)
+                if answer[3]:
+                    self._follow(answer[3])
             elif name == "signals" and self._work is not None:
                 self._tick(self._work, answer)
+
+    def _follow(self, text: str) -> None:
+        """Take the leader's report; one of another version is nobody's."""
+        try:
+            report = msgspec.json.decode(text, type=Report)
+        except msgspec.MsgspecError as exc:
+            if self.report is not None:
+                _log.warning("guard.report_unreadable", error=str(exc))
+            self.report = None
+            return
+        if self.report is None or report.at != self.report.at:
+            self._judged_at = time.monotonic()
+        self.report = report
+
+    @property
+    def silent_seconds(self) -> float:
+        """How long nothing was judged, on any replica, as far as this one knows."""
+        return time.monotonic() - self._judged_at
 
     def verdict(self, ramp: Ramp) -> tuple[Verdict, str]:
         """Return what the evidence says now, for whoever steps the ramp: hold where nothing is known."""
         del ramp
-        if self.report is None or time.monotonic() - self._judged_at > 5 * TICK_SECONDS:
+        if self.report is None or self.silent_seconds > 5 * TICK_SECONDS:
             return Verdict.HOLD, HoldReason.STORE_AWAY.value
         judgement = self.report.judgement
         if judgement.verdict is Verdict.ROLLBACK:  # which the guard does itself, with its evidence
@@ -158,13 +181,17 @@ class Guard:
         holds = work.judge_tick(tick, record, time.monotonic())
         holds += self._health.holds(now)
         self._judged_at = time.monotonic()
-        report = self.report
-        is_due = report is None or now - report.findings_at >= _FINDINGS_SECONDS
-        breached = (work.state.has_breached & self._judge.enforced).any()
-        if (breached and not record.is_rolled_back) or is_due:
+        report = work.report(self.report, self._instance_id, record, holds, now)
+        is_due = not report.findings_at or time.monotonic() - self._found_at >= _FINDINGS_SECONDS
+        if self._has_to_act(work, record) or is_due:
             self._acting.set()
-        self.report = work.report(report, self._instance_id, record, holds, now)
+        self.report = report
         self._on_report(self.report)
+
+    def _has_to_act(self, work: Judging, record: RampRecord) -> bool:
+        """Tell whether a candidate that somebody has is to be taken out; in the dark it is only said."""
+        has_breached = bool((work.state.has_breached & self._judge.enforced).any())
+        return has_breached and not record.is_rolled_back and work.has_candidate
 
     async def _run(self) -> None:
         while True:
@@ -176,15 +203,21 @@ class Guard:
                 _log.exception("guard.failed")
 
     async def _find(self) -> None:
-        """Work out the findings beside the event loop, and act on a breach."""
+        """Work out the findings, beside the event loop where nothing is urgent, and act on a breach."""
         work, record, report = self._work, self._control.latch.record, self.report
         if work is None or record is None or report is None:
             return
-        state = copy.deepcopy(work.state)
-        findings = await asyncio.to_thread(findings_of, self._judge, state)
+        if self._has_to_act(work, record):  # no thread may be free just then
+            findings = findings_of(self._judge, work.state)
+        else:
+            findings = await asyncio.to_thread(findings_of, self._judge, copy.deepcopy(work.state))
         judgement = judge(findings, report.holds, extended_stages=extended_stages(record.ramp, time.time()))
-        self.report = replace(self.report or report, findings=findings, findings_at=time.time())
-        if judgement.verdict is not Verdict.ROLLBACK or record.is_rolled_back or not record.ramp.share_percent:
+        newest = self.report or report
+        if (newest.rollout, newest.share_percent) != (report.rollout, report.share_percent):
+            return  # of a stage that is over
+        self._found_at = time.monotonic()
+        self.report = replace(newest, findings=findings, findings_at=time.time())
+        if judgement.verdict is not Verdict.ROLLBACK or not self._has_to_act(work, record):
             return
         _log.error("guardrail.breached", guardrail=judgement.finding.guardrail if judgement.finding else "")
         evidence = msgspec.json.encode(work.evidence(judgement, self.report)).decode()

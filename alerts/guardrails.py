@@ -32,11 +32,15 @@ class Value(StrEnum):
     """What is measured of a request or of a pair of rankings, as a value from 0 to 1."""
 
     RECALL = "recall"
-    """Paired: candidate's less control's, counted as at most 0.5 either way, plus 0.5."""
+    """recall@5 of judged probes, paired: candidate's less control's, counted as at most 0.5 either way, plus 0.5."""
     OVERLAP = "overlap"
-    """Paired, likewise."""
+    """Share of control's five best that the candidate has among its five best, of a user's request that both ranked.
+
+    One number a pair, without a judgement: not paired with anything. Two good rerankers differ, so what is demanded is
+    what a candidate known to be good has (`Guardrail.reference`), and the guardrail is off where nobody said it.
+    """
     PROBE = "probe"
-    """nDCG of judged probes, paired likewise."""
+    """nDCG@10 of judged probes, paired as recall is."""
     COST = "cost"
     """1 less the dollars of a candidate request over four times the limit, at least 0."""
 
@@ -70,6 +74,8 @@ class Guardrail(msgspec.Struct, frozen=True, kw_only=True):
     test: Method
     limit: float
     """Seconds, ratio, share, margin or dollars, as `words` says."""
+    reference: float = PAIRED_RANGE
+    """What a mean may be `limit` below, in the value's own scale: of a paired value 0.5, which is no difference."""
     report_only: bool = False
     """It is judged and shown, and never rolls back nor holds a stage."""
     is_on: bool = True
@@ -82,11 +88,13 @@ class Guardrail(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def floor(self) -> float:
         """The smallest mean, of a mean test, in the value's own scale from 0 to 1."""
-        return 1 - 1 / COST_CEILING if self.signal is Value.COST else PAIRED_RANGE - self.limit
+        return 1 - 1 / COST_CEILING if self.signal is Value.COST else self.reference - self.limit
 
     def in_words(self) -> str:
         """Return what must hold."""
-        return self.words.format(limit=f"{self.limit:g}", share=f"{self.limit * 100:.3g} %")
+        return self.words.format(
+            limit=f"{self.limit:g}", share=f"{self.limit * 100:.3g} %", reference=f"{self.reference:g}"
+        )
 
 
 class GuardrailOverride(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -110,8 +118,8 @@ class GuardrailOverride(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     is_on: bool | None = None
 
 
-def default_guardrails(p95_seconds: float) -> tuple[Guardrail, ...]:
-    """Return what suits a swap of GPT for a cross-encoder with this p95."""
+def default_guardrails(p95_seconds: float, expected_overlap: float | None = None) -> tuple[Guardrail, ...]:
+    """Return what suits a swap of GPT for a cross-encoder with this p95; *expected_overlap* None: of equal arms."""
     return (
         _share("p95", Event.SLOW, p95_seconds, "95 of 100 candidate requests take at most {limit} s"),
         _share("p95_relative", Event.SLOW_RELATIVE, 1.25, "candidate p95 at most {limit} times control's"),
@@ -120,7 +128,7 @@ def default_guardrails(p95_seconds: float) -> tuple[Guardrail, ...]:
         _share("fallbacks", Event.FALLBACK, 0.10, "at most {share} of the candidate's requests fall back"),
         _between("misses_relative", Event.MISS, 0.02, "the candidate misses what users choose no more than control"),
         _mean("recall", Value.RECALL, 0.02, "recall at most {limit} below control's, pair by pair"),
-        _mean("overlap", Value.OVERLAP, 0.02, "overlap at most {limit} below control's, pair by pair"),
+        _overlap(1.0 if expected_overlap is None else expected_overlap),
         _mean("probes", Value.PROBE, 0.02, "nDCG of the probes at most {limit} below control's, pair by pair"),
         _mean("cost", Value.COST, 0.002, "a candidate request costs at most ${limit} on average"),
     )
@@ -132,6 +140,11 @@ def _share(name: str, signal: Event, limit: float, words: str) -> Guardrail:
 
 def _between(name: str, signal: Event, limit: float, words: str) -> Guardrail:
     return Guardrail(name=name, words=words, signal=signal, test=Method.BETWEEN, limit=limit)
+
+
+def _overlap(expected: float) -> Guardrail:
+    words = "overlap with control's five best at most {limit} below the {reference} expected"
+    return replace(_mean("overlap", Value.OVERLAP, 0.02, words), reference=expected)
 
 
 def _mean(name: str, signal: Value, limit: float, words: str) -> Guardrail:
@@ -158,8 +171,8 @@ def check_guardrails(guardrails: tuple[Guardrail, ...]) -> str | None:
     for each in guardrails:
         if each.test is Method.SHARE and each.share_limit >= 1:
             return f"{each.name}: a share must be below 1"
-        if each.test is Method.MEAN and each.signal is not Value.COST and each.limit >= PAIRED_RANGE:
-            return f"{each.name}: a margin must be below {PAIRED_RANGE}"
+        if each.test is Method.MEAN and each.signal is not Value.COST and each.limit >= each.reference:
+            return f"{each.name}: a margin must be below {each.reference:g}"
         if each.name == "p95_relative" and each.limit < 1:
             return "p95_relative: a ratio must be at least 1"
     if not any(each.is_on and not each.report_only for each in guardrails):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from alerts import design_effect
-from alerts.design_effect import SCALES, WINDOW_TICKS, Spread, no_spread
+from alerts.design_effect import SCALES, WINDOW_TICKS, no_spread
 from alerts.evidence import (
     ODDS,
     SPLIT_ODDS,
@@ -19,65 +18,28 @@ from alerts.evidence import (
     detector_value,
     kl,
     mean_bets,
-    mean_bounds,
     mean_evidence_table,
     share_bets,
-    share_bounds,
     share_evidence,
     split_evidence,
 )
 from alerts.guardrails import EVENTS, VALUES, Guardrail, Method
+from alerts.judge_state import NOTHING, Onset, State, candidate_share
 from alerts.signals import LEVEL_VALUES, Tick, no_tick
+from alerts.stage_bounds import BOUND_ALPHA, stage_bounds
+from alerts.vetoes import few_users, is_not_of_both, is_of_many
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
+    from alerts.judge_state import Bounds
+
     Array = NDArray[np.float64]
 
-BOUND_ALPHA = 0.05
-"""Each bound of a stage fails with at most this probability, at any time."""
-MIN_USERS = 4
-"""Groups of users that bad events must come from before they roll back: one user's trouble is one user's."""
-NOTHING = -1e6
-"""The logarithm of no evidence at all, as JSON can have it."""
 _RATE_KEPT = 1 - 1 / 300
 _RECENT_KEPT = 0.5 ** (1 / 600)
-
-
-class State(msgspec.Struct, kw_only=True):
-    """Everything the judge remembers between ticks."""
-
-    log_r: Array
-    """(r, bets of all guardrails)"""
-    split_log_r: Array
-    """(r, odds)"""
-    deff: Array
-    """(r, bets): the design effect that each bet is weighed by."""
-    stage: Tick
-    """Sums of the stage."""
-    rate: Array
-    """(r, guardrails): what a detector learns from a tick, of late: trials, or between arms bad events."""
-    trial_rate: Array
-    """(r, guardrails): trials of the candidate a tick, of late."""
-    recent_bad: Array
-    """(r, arms, events, groups): bad events of late."""
-    spread: Spread
-    has_breached: NDArray[np.bool_]
-    """(r, guardrails): an alarm stays one, whatever the evidence says later."""
-
-
-class Bounds(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of each guardrail in this stage. Arrays (r, guardrails)."""
-
-    trials: Array
-    bad: Array
-    """Bad events, or the sum of the values."""
-    estimate: Array
-    lower: Array
-    upper: Array
-    harm_limit: Array
-    """The bound on harm has to be on the right side of this."""
-    is_passed: NDArray[np.bool_]
 
 
 class Judge:
@@ -110,9 +72,21 @@ class Judge:
             rate=np.zeros((runs, len(self.guardrails))),
             trial_rate=np.zeros((runs, len(self.guardrails))),
             recent_bad=np.zeros((runs, 2, len(EVENTS), no_tick().group_bad.shape[-1])),
+            recent_trials=np.zeros((runs, len(self.guardrails))),
             spread=no_spread(runs),
             has_breached=np.zeros((runs, len(self.guardrails)), dtype=bool),
+            onset=Onset.none(runs, len(self._owner)),
         )
+
+    def bets_of(self, place: int) -> slice:
+        """Return where the bets of a guardrail are on the last axis."""
+        start = int(self._starts[place])
+        return slice(start, start + len(self._bets[place]))
+
+    def leading_bet(self, state: State) -> NDArray[np.intp]:
+        """Return the bet (r, guardrails) with the most evidence, as a place on the last axis."""
+        found = [self.bets_of(place) for place in range(len(self.guardrails))]
+        return np.stack([each.start + state.log_r[:, each].argmax(-1) for each in found], -1)
 
     def enter_stage(self, state: State, which: NDArray[np.bool_] | None = None) -> None:
         """Forget, in place, what is only true of the stage before: its sums and its users. The detectors go on.
@@ -128,19 +102,35 @@ class Judge:
     def step(self, state: State, tick: Tick, share: Array) -> None:
         """Take one tick into *state*, in place; *share* (r,) is what the flag gave to the candidate."""
         log_e = np.concatenate([self._evidence(place, tick) for place in range(len(self.guardrails))], axis=-1)
-        state.log_r = detector_step(state.log_r, log_e / state.deff)
+        log_e /= state.deff
+        seen, bad = self._seen(tick)
+        counted, trials = self._counted(tick)
+        # a tick that says nothing is none: time without requests must not look like evidence
+        says = (counted + trials > 0)[:, self._owner]
+        state.log_r = np.where(says, detector_step(state.log_r, log_e), state.log_r)
+        state.onset.add(log_e, seen[..., self._owner], bad[..., self._owner])
         users = tick.new_users.sum(-1)
         log_split = split_evidence(tick.new_users[:, 1], users, share, np.array(SPLIT_ODDS))
         state.split_log_r = detector_step(state.split_log_r, log_split)
         state.stage = _added(state.stage, tick)
-        counted, trials = self._counted(tick)
         state.rate = state.rate * _RATE_KEPT + counted * (1 - _RATE_KEPT)
         state.trial_rate = state.trial_rate * _RATE_KEPT + trials * (1 - _RATE_KEPT)
         state.recent_bad = state.recent_bad * _RECENT_KEPT + tick.group_bad[:, :, : len(EVENTS)]
+        state.recent_trials = state.recent_trials * _RECENT_KEPT + trials
         is_measured_anew = design_effect.add(state.spread, tick)
-        state.has_breached |= (self.evidence(state) >= self.threshold) & self._is_of_many(state)
+        is_over = self.evidence(state) >= self.threshold
+        if is_over.any():
+            state.has_breached |= is_over & self._is_allowed(state)
         if is_measured_anew:
             self._weigh(state, self._weights(state))
+
+    def _is_allowed(self, state: State) -> NDArray[np.bool_]:
+        """Return where (r, guardrails) nothing keeps evidence from rolling back."""
+        return is_of_many(self.guardrails, state) & is_not_of_both(self.guardrails, state, self.leading_bet(state))
+
+    def few_users(self, state: State) -> NDArray[np.bool_]:
+        """Return in which runs (r,) a few users meet far more bad events of late than a limit allows for all."""
+        return few_users(self.guardrails, self.enforced, state)
 
     def evidence(self, state: State) -> Array:
         """Return log M (r, guardrails); a guardrail is breached at `threshold`, if not by a few users only."""
@@ -153,9 +143,7 @@ class Judge:
 
     def bounds(self, state: State, alpha: float = BOUND_ALPHA) -> Bounds:
         """Return estimates and bounds of the stage."""
-        found = [self._bound(place, state, alpha) for place in range(len(self.guardrails))]
-        columns = zip(_COLUMNS, zip(*found, strict=True), strict=True)
-        return Bounds(**{name: np.stack(column, -1) for name, column in columns})
+        return stage_bounds(self, state, alpha)
 
     def _evidence(self, place: int, tick: Tick) -> Array:
         guardrail, bets = self.guardrails[place], self._bets[place]
@@ -166,7 +154,21 @@ class Judge:
         bad, trials = tick.bad[:, :, event], tick.trials[:, :, event]
         if guardrail.test is Method.SHARE:
             return share_evidence(bad[:, 1], trials[:, 1], guardrail.share_limit, bets)
-        return between_evidence(bad[:, 1], bad.sum(-1), _share(trials), bets)
+        return between_evidence(bad[:, 1], bad.sum(-1), candidate_share(trials), bets)
+
+    def _seen(self, tick: Tick) -> tuple[Array, Array]:
+        """Return (r, arms, guardrails) the trials of a tick, and their bad events or the sums of their values."""
+        trials, bad = [], []
+        for each in self.guardrails:
+            if each.test is Method.MEAN:
+                levels = tick.values[:, VALUES.index(each.signal)]
+                trials.append(_of_candidate(levels.sum(-1)))
+                bad.append(_of_candidate(levels @ LEVEL_VALUES))
+            else:
+                event = EVENTS.index(each.signal)
+                trials.append(tick.trials[:, :, event])
+                bad.append(tick.bad[:, :, event])
+        return np.stack(trials, -1), np.stack(bad, -1)
 
     def _counted(self, tick: Tick) -> tuple[Array, Array]:
         """Return (r, guardrails) what each detector learns from, trials or between arms bad events, and the trials."""
@@ -180,20 +182,6 @@ class Judge:
             counted.append(tick.bad[:, :, EVENTS.index(each.signal)].sum(-1) if is_between else trials[-1])
         return np.stack(counted, -1), np.stack(trials, -1)
 
-    def _is_of_many(self, state: State) -> NDArray[np.bool_]:
-        """Return where bad events (r, guardrails) come from enough users, or from as many as there are."""
-        bad = state.recent_bad[:, 1]
-        exposed = (state.spread.trials[-1] + state.spread.trials[0])[:, 1, : len(EVENTS)]
-        there = _effective_groups(exposed)
-        enough = (there > 0) & (_effective_groups(bad) >= np.minimum(MIN_USERS, 0.5 * there) - 1e-9)
-        return np.stack(
-            [
-                np.ones(len(bad), dtype=bool) if each.test is Method.MEAN else enough[:, EVENTS.index(each.signal)]
-                for each in self.guardrails
-            ],
-            -1,
-        )
-
     def effect(self, place: int, state: State) -> Array:
         """Return the design effects (r, scales) that the evidence of a guardrail is weighed by."""
         guardrail = self.guardrails[place]
@@ -204,7 +192,7 @@ class Judge:
         if guardrail.test is Method.SHARE:
             return effect[:, 1, event]
         # the variance of k - rho K, with a design effect of its own in each arm
-        rho = _share(state.stage.trials[:, :, event])[:, None]
+        rho = candidate_share(state.stage.trials[:, :, event])[:, None]
         both: Array = (1 - rho) * effect[:, 1, event] + rho * effect[:, 0, event]
         return both
 
@@ -235,42 +223,13 @@ class Judge:
             limit = guardrail.share_limit
             return kl(limit + bets * limit * (1 - limit), np.array(limit))[None]
         if guardrail.test is Method.BETWEEN:
-            rho = _share(state.stage.trials[:, :, EVENTS.index(guardrail.signal)])[:, None]
+            rho = candidate_share(state.stage.trials[:, :, EVENTS.index(guardrail.signal)])[:, None]
             return np.maximum(kl(bets * rho / (1 + (bets - 1) * rho), np.clip(rho, 1e-6, 1 - 1e-6)), 1e-9)
         levels = state.spread.levels[:, VALUES.index(guardrail.signal)]
         n = np.maximum(levels.sum(-1), 1.0)
         mean = (levels * LEVEL_VALUES).sum(-1) / n
         variance = np.maximum((levels * LEVEL_VALUES**2).sum(-1) / n - mean**2, 1e-4)
         return bets**2 * variance[:, None] / 2
-
-    def _bound(self, place: int, state: State, alpha: float) -> tuple[NDArray[Any], ...]:
-        guardrail = self.guardrails[place]
-        deff = self.effect(place, state)[:, -1]
-        if guardrail.test is Method.MEAN:
-            counts = state.stage.values[:, VALUES.index(guardrail.signal)]
-            n = counts.sum(-1)
-            total = (counts * LEVEL_VALUES).sum(-1)
-            lower, upper = mean_bounds(counts / deff[:, None], LEVEL_VALUES, alpha)
-            limit = np.full_like(n, guardrail.floor)
-            return n, total, total / np.maximum(n, 1e-9), lower, upper, limit, (n > 0) & (lower >= limit)
-        event = EVENTS.index(guardrail.signal)
-        bad, trials = state.stage.bad[:, :, event], state.stage.trials[:, :, event]
-        estimate = bad[:, 1] / np.maximum(trials[:, 1], 1e-9)
-        each_alpha = alpha / 2 if guardrail.test is Method.BETWEEN else alpha  # two bounds may fail
-        lower, upper = share_bounds(bad[:, 1] / deff, trials[:, 1] / deff, each_alpha)
-        limit = np.full_like(estimate, guardrail.share_limit)
-        if guardrail.test is Method.BETWEEN:
-            effect = state.spread.effect[:, 0, event, -1]
-            least, _ = share_bounds(bad[:, 0] / effect, trials[:, 0] / effect, each_alpha)
-            limit = least + guardrail.limit
-        is_passed = (trials[:, 1] > 0) & (upper <= limit)
-        if guardrail.test is Method.BETWEEN:
-            requests = state.stage.requests
-            is_passed |= (requests[:, 0] == 0) & (requests[:, 1] > 0)  # nobody is left in control
-        return trials[:, 1], bad[:, 1], estimate, lower, upper, limit, is_passed
-
-
-_COLUMNS = ("trials", "bad", "estimate", "lower", "upper", "harm_limit", "is_passed")
 
 
 def _bets(guardrail: Guardrail) -> Array:
@@ -279,14 +238,9 @@ def _bets(guardrail: Guardrail) -> Array:
     return np.array(ODDS) if guardrail.test is Method.BETWEEN else mean_bets(guardrail.floor)
 
 
-def _share(trials: Array) -> Array:
-    """Return the candidate's share (r,) of trials (r, arms)."""
-    return trials[:, 1] / np.maximum(trials.sum(-1), 1e-9)
-
-
-def _effective_groups(counts: Array) -> Array:
-    """Return how many equal groups would be as uneven as these (..., groups): inverse Simpson; 0 without counts."""
-    return counts.sum(-1) ** 2 / np.maximum((counts**2).sum(-1), 1e-12)
+def _of_candidate(values: Array) -> Array:
+    """Return (r, arms) what only the candidate has."""
+    return np.stack([np.zeros_like(values), values], -1)
 
 
 def _added(total: Tick, tick: Tick) -> Tick:

@@ -208,7 +208,7 @@ class Dispatcher:
             self._on_delivery(claim.receiver, "delivered")
             log.info("alert.delivered", version=alert.version, attempts=claim.attempts)
             return delivered(claim, alert, now, self._notifiers[claim.receiver].repost_seconds)
-        outcome = failed(claim, error, now, self._jitter(), self._settings)
+        outcome = failed(claim, alert, error, now, self._jitter(), self._settings)
         if outcome.is_dead and not claim.is_dead:
             self._on_delivery(claim.receiver, "given_up")
             log.error("alert.given_up", error=error.reason, attempts=claim.attempts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,6 +23,15 @@ _MIN_REQUESTS = 200.0
 _Z = 3.0
 
 
+class Relative(msgspec.Struct, frozen=True):
+    """How the candidate's p95 is held against control's."""
+
+    ratio: float
+    """Times control's p95."""
+    baseline_p95_seconds: float = math.nan
+    """Stands for control's where it has too little traffic; NaN: there is no baseline."""
+
+
 class ControlLatency(msgspec.Struct, kw_only=True):
     """Control's latencies of late."""
 
@@ -37,10 +47,13 @@ class ControlLatency(msgspec.Struct, kw_only=True):
         """Add, in place, the latencies (r, BUCKETS) of the last *ticks* seconds."""
         self.counts = self.counts * _KEPT_A_TICK**ticks + counts
 
-    def limit(self, ratio: float) -> Array:
-        """Return *ratio* times the upper confidence limit of the p95 (r,), in seconds; NaN: too little is known."""
+    def limit(self, ratio: float, otherwise: float = math.nan) -> Array:
+        """Return *ratio* times the upper confidence limit of the p95 (r,), in seconds.
+
+        *otherwise* stands for that limit where too little is known: the baseline's; NaN: there is none.
+        """
         known = self.counts.sum(-1) >= _MIN_REQUESTS
-        return np.where(known, ratio * quantile_limit(self.counts, 0.95, _Z), np.nan)
+        return ratio * np.where(known, quantile_limit(self.counts, 0.95, _Z), otherwise)
 
 
 def as_counts(latency: Mapping[int, int]) -> Array:

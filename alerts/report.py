@@ -16,6 +16,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     leader: str
     rollout: str
     share_percent: int
+    has_candidate: bool
+    """Whether anybody has it: by the share, or by another strategy of the flag."""
     judgement: Judgement
     holds: list[HoldReason]
     held_seconds: dict[str, float]
@@ -43,4 +45,4 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     candidate_users: float
     stage_seconds: float
     examples: list[Example]
-    """Requests that went badly, the newest first."""
+    """Requests that went badly, the slowest first."""

@@ -5,7 +5,7 @@ not told is in the next. The guard takes differences (`Signals.since`).
 
 A user's requests are alike, and the tests are by request. So each user belongs to one of `GROUPS` groups
 whose sums are kept beside (the spread between them says how much a request is worth, `alerts.design_effect`),
-and what one user adds to the bad events in a minute is capped.
+and what one user adds in a minute is capped, good and bad alike: else the shares would be others.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ class Signals(msgspec.Struct, kw_only=True):
     values: list[dict[int, int]] = msgspec.field(default_factory=lambda: [{} for _ in VALUES])
     """By `VALUES`: level → observations."""
     examples: list[Example] = []
-    """The newest ones."""
+    """The slowest of the last minutes."""
+    not_ready: int = 0
+    """Requests that should have had the candidate, and got control because it is not ready."""
 
 
 class Tick(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from alerts.guardrails import Method
-from flags.ramp import Verdict
+from flags.ramp import Verdict, words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,8 +35,12 @@ class HoldReason(StrEnum):
     """A replica tells counts that cannot be; its counts are left out."""
     SPLIT = "split"
     """The users are not split as configured: the arms cannot be compared."""
+    NOT_READY = "candidate_not_ready"
+    """Most who should have the candidate get control, because it is not ready."""
     NO_TRAFFIC = "no_traffic"
     """The candidate gets no requests."""
+    FEW_USERS = "few_users"
+    """A few users meet far more bad events than a limit allows for all: too few to speak for the others."""
     FLAG_STALE = "flag_stale"
     """A replica does not know the newest state of the flag."""
     INCONCLUSIVE = "inconclusive"
@@ -48,7 +52,9 @@ GRACE_SECONDS = {
     HoldReason.NO_DATA: 30.0,
     HoldReason.INVALID: 30.0,
     HoldReason.SPLIT: 60.0,
+    HoldReason.NOT_READY: 60.0,
     HoldReason.NO_TRAFFIC: 600.0,
+    HoldReason.FEW_USERS: 60.0,
     HoldReason.FLAG_STALE: 30.0,
 }
 """How long it lasts before somebody is told. `INCONCLUSIVE` is told when the stage's time is over."""
@@ -78,6 +84,11 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     upper: float
     limit: float
     """Of the estimate: a share or a mean."""
+    recent_seconds: float
+    """Since the evidence last stood at nothing: where a fault began, if there is one."""
+    recent_trials: float
+    recent_bad: float
+    """Since then; for a mean, the sum of the values."""
     design_effect: float
     seconds_to_detect: float | None
     """At today's traffic, if the bad share doubled its limit (a mean: moved as much as the margin). None: never."""
@@ -120,15 +131,21 @@ def judge(
 
 
 def sentence(finding: Finding) -> str:
-    """Return the evidence in one sentence."""
-    about = f"{finding.bad:g} of {finding.trials:g}"
+    """Return the evidence in one sentence: what was seen since the fault began, and of the whole stage."""
+    n = finding.recent_trials
+    share = finding.recent_bad / n if n else 0.0
     match finding.test:
         case Method.SHARE:
-            seen = f"{about} ({finding.estimate:.1%}, surely over {finding.lower:.1%})"
+            seen = f"{finding.recent_bad:g} of {n:g} ({share:.0%})"
+            stage = f"{finding.bad:g} of {finding.trials:g} ({finding.estimate:.2%})"
         case Method.BETWEEN:
-            seen = f"{about} ({finding.estimate:.2%}; {finding.limit:.2%} would do)"
+            seen = f"{finding.recent_bad:g} of {n:g} ({share:.1%})"
+            stage = f"{finding.estimate:.2%}, where {finding.limit:.2%} would do"
         case _:
-            seen = f"{finding.estimate:.3f} on average of {finding.trials:g}, surely under {finding.upper:.3f}"
-            seen += f" (the floor is {finding.limit:.3f})"
+            seen = f"{share:.3f} on average of {n:g}"
+            stage = f"{finding.estimate:.3f}, where the floor is {finding.limit:.3f}"
     powers = f"10^{finding.evidence / _LOG_10:.1f}, where 10^{finding.threshold / _LOG_10:.1f} is enough"
-    return f"{finding.guardrail}: {seen}, but it must hold that {finding.words}; evidence {powers}"
+    return (
+        f"{finding.guardrail}: {seen} in the last {words(finding.recent_seconds)}, but it must hold that "
+        f"{finding.words}; {stage} in the whole stage; evidence {powers}"
+    )

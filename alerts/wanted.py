@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from alerts.alert import Alert, Severity
+from alerts.alert import Alert, Severity, alert_name
 from alerts.report import Evidence, Report
 from alerts.verdict import GRACE_SECONDS, HoldReason, sentence
 from flags.ramp import Phase, words
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flags.ramp import Rollback
 
 _FLAG_GRACE_SECONDS = 10.0
+_SILENT_SECONDS = 30.0
 _KEPT_MINUTES = 60.0
 """How long it is said that a stage was reverted."""
 
@@ -41,6 +42,14 @@ _HOLD_WORDS = {
     HoldReason.SPLIT: (
         "The users are not split as the flag says: the arms cannot be compared.",
         "Look for a proxy or cache in front that keeps answers, and for replicas with another flag.",
+    ),
+    HoldReason.NOT_READY: (
+        "The candidate is not ready: who should have it gets control.",
+        "Look at the candidate's server or model (`rerank-canary status`); nothing is judged meanwhile.",
+    ),
+    HoldReason.FEW_USERS: (
+        "A few users meet far more failures, slowness or doubts than the limits allow for all.",
+        "Look at their requests (`rerank-canary guard` says which limit); too few to roll back by evidence: decide.",
     ),
     HoldReason.NO_TRAFFIC: (
         "The candidate gets no requests although the flag gives it a share.",
@@ -78,20 +87,17 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True):
     """Which limit of the fallback budget is reached."""
     stale: tuple[str, ...] = ()
     """Replicas that do not know the newest state of the flag."""
+    silent_seconds: float = 0.0
+    """How long nothing was judged."""
 
 
 def wanted(situation: Situation, links: Links, now: float) -> dict[str, Alert]:
     """Return the alerts that there should be, by key."""
-    found = [*_rollback(situation, links), *_flag(situation, now), *_budget(situation, now)]
+    found = [*_rollback(situation, links), *_flag(situation, now), *_budget(situation, now), *_silent(situation, now)]
     record = situation.record
     if record is not None and not record.is_rolled_back:
-        found += [*_holds(situation, links, now), *_ready(situation), *_reverted(record, situation, now)]
+        found += [*_holds(situation, now), *_ready(situation), *_reverted(record, situation, now)]
     return {each.key: _with_links(each, links) for each in found}
-
-
-def runbook_name(kind: str) -> str:
-    """Return the page of an alert's kind."""
-    return f"RerankCanary{''.join(part.capitalize() for part in kind.split('_'))}"
 
 
 def _with_links(alert: Alert, links: Links) -> Alert:
@@ -99,7 +105,7 @@ def _with_links(alert: Alert, links: Links) -> Alert:
     if links.dashboard:
         found.insert(0, ("dashboard", links.dashboard))
     if links.runbook:
-        found.append(("runbook", f"{links.runbook.rstrip('/')}/{runbook_name(alert.kind)}.md"))
+        found.append(("runbook", f"{links.runbook.rstrip('/')}/{alert_name(alert.kind)}.md"))
     return msgspec.structs.replace(alert, links=tuple(found))
 
 
@@ -122,7 +128,7 @@ def _rollback(situation: Situation, links: Links) -> Iterable[Alert]:
         severity=Severity.PAGE if is_guards else Severity.WARNING,
         flag=situation.flag,
         title=f"{situation.flag}: the candidate was taken out at {rollback.from_share_percent} % by {rollback.actor}.",
-        starts_at=rollback.at,
+        starts_at=_began_at(rollback, evidence),
         facts=tuple(facts),
         links=tuple(traces),
         details=_details(rollback, evidence),
@@ -135,6 +141,11 @@ def evidence_of(rollback: Rollback) -> Evidence | None:
         return msgspec.json.decode(rollback.evidence, type=Evidence) if rollback.evidence else None
     except msgspec.MsgspecError:
         return None
+
+
+def _began_at(rollback: Rollback, evidence: Evidence | None) -> float:
+    """Return when the fault began, as far as the evidence says; else when it was decided."""
+    return rollback.at - (evidence.finding.recent_seconds if evidence and evidence.finding else 0.0)
 
 
 def _why(rollback: Rollback, evidence: Evidence | None) -> str:
@@ -223,10 +234,25 @@ def _budget(situation: Situation, now: float) -> Iterable[Alert]:
         )
 
 
-def _holds(situation: Situation, links: Links, now: float) -> Iterable[Alert]:
-    del links
+def _silent(situation: Situation, now: float) -> Iterable[Alert]:
+    if situation.silent_seconds >= _SILENT_SECONDS:
+        yield Alert(
+            key=f"no_guard:{situation.flag}",
+            kind="no_guard",
+            severity=Severity.PAGE,
+            flag=situation.flag,
+            title=f"{situation.flag}: nobody judges the candidate.",
+            starts_at=now - situation.silent_seconds,
+            facts=(
+                ("Done already", "nothing is promoted; the fallbacks, and a rollback by hand, still work"),
+                ("Next", "Look at the leader's log for `guard.` and `exchange.`; until it judges, hold or roll back."),
+            ),
+        )
+
+
+def _holds(situation: Situation, now: float) -> Iterable[Alert]:
     report = situation.report
-    if report is None or not report.share_percent:
+    if report is None or not report.has_candidate:
         return
     for reason, grace in GRACE_SECONDS.items():
         held = report.held_seconds.get(reason, 0.0)
@@ -239,7 +265,7 @@ def _holds(situation: Situation, links: Links, now: float) -> Iterable[Alert]:
         if reason is HoldReason.FLAG_STALE:
             facts.insert(0, ("Replicas", ", ".join(situation.stale) or "no longer any"))
         yield Alert(
-            key=f"hold:{reason}",
+            key=f"hold:{situation.flag}:{reason}",
             kind=reason.value,
             severity=Severity.WARNING,
             flag=situation.flag,
@@ -260,7 +286,7 @@ def _inconclusive(situation: Situation, report: Report, now: float) -> Iterable[
         return
     facts = [(each.guardrail, _missing(each.seconds_to_pass)) for each in unsure]
     yield Alert(
-        key=f"hold:{HoldReason.INCONCLUSIVE}:{record.ramp.share_percent}",
+        key=f"hold:{situation.flag}:{HoldReason.INCONCLUSIVE}:{record.ramp.share_percent}",
         kind=HoldReason.INCONCLUSIVE.value,
         severity=Severity.WARNING,
         flag=situation.flag,
@@ -298,7 +324,7 @@ def _ready(situation: Situation) -> Iterable[Alert]:
 def _reverted(record: RampRecord, situation: Situation, now: float) -> Iterable[Alert]:
     if record.actor == REVERTED_BY and now - record.ramp.entered_at < _KEPT_MINUTES * 60:
         yield Alert(
-            key=f"reverted:{record.ramp.entered_at:.0f}",
+            key=f"reverted:{situation.flag}:{record.ramp.entered_at:.0f}",
             kind="reverted",
             severity=Severity.WARNING,
             flag=situation.flag,

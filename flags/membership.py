@@ -52,6 +52,14 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
         return now - self.at > GONE_SECONDS
 
 
+def _member(text: str) -> Member | None:
+    """Return who said this; None: somebody of another version, whom this one cannot read."""
+    try:
+        return msgspec.json.decode(text, type=Member)
+    except msgspec.MsgspecError:
+        return None
+
+
 class Membership:
     """Tells the others of this replica and holds the lease if nobody else does.
 
@@ -94,7 +102,7 @@ class Membership:
         else:
             self._held_until = 0.0
         found: dict[str, str] = answers[-1]
-        members = [self._by_our_clock(msgspec.json.decode(text, type=Member)) for text in found.values()]
+        members = [self._by_our_clock(member) for text in found.values() if (member := _member(text)) is not None]
         self.members = sorted(members, key=lambda member: member.started_at)
         self._beats = {each.instance_id: self._beats[each.instance_id] for each in members}
 

@@ -154,7 +154,7 @@ def advance(ramp: Ramp, now: float, *, force: bool = False) -> Ramp:
     """Return the ramp at the next stage, by an operator's word.
 
     Raises:
-        Refused: there is none, the stage has not baked (unless forced), or it is rolled back or retired.
+        Refused: there is none, the stage is not passed (unless forced), or it is rolled back or retired.
 
     """
     _refuse_when_over(ramp)
@@ -163,6 +163,9 @@ def advance(ramp: Ramp, now: float, *, force: bool = False) -> Ramp:
     left = ramp.baked_seconds_left(now)
     if left and not force:
         raise Refused(f"the stage bakes for another {words(left)}; --force goes on all the same")
+    if ramp.stage is not None and not ramp.is_ready and not force:
+        what = "held" if ramp.phase is Phase.HELD else "not proved to be well"
+        raise Refused(f"the stage's time is over, but it is {what}; --force goes on all the same")
     following = next(i for i, stage in enumerate(ramp.plan) if stage.share_percent > ramp.share_percent)
     return _enter(ramp, following, ramp.plan[following].share_percent, now)
 

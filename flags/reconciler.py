@@ -171,7 +171,9 @@ class Reconciler:
         by = By(actor=record.actor, through=through, reason=record.reason)
         if self._writer is None:
             found = self._seen()
-            if found is not None and found.share_percent == ramp.share_percent:
+            is_said = found is not None and found.share_percent == ramp.share_percent
+            self.error = None if is_said else "there is no admin token (UNLEASH_ADMIN_TOKEN)"
+            if is_said:
                 await self._settle_written(record, by)
             return
         try:

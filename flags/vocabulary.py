@@ -41,6 +41,10 @@ class Reason(StrEnum):
     """The old arm is retired to a fallback: candidate, whatever the flag says."""
 
 
+FREE_REASONS = frozenset({Reason.SPLIT, Reason.TARGETED, Reason.RETIRED})
+"""The flag's own choice, which is what the guard judges an arm by."""
+
+
 class FlagContext(msgspec.Struct, frozen=True):
     """Whom the flag is asked about; field by field the context of an Unleash SDK."""
 

@@ -95,6 +95,7 @@ class Alerting:
             is_undelivered=self._rollout.latch.undelivered is not None,
             budget=self._budget.exceeded(now),
             stale=tuple(self._health.stale(now)),
+            silent_seconds=self._guard.silent_seconds if self._guard else 0.0,
         )
 
 

@@ -17,6 +17,7 @@ from proxy.identity import BodyReader
 from proxy.routes.control import control_routes
 from proxy.routes.data import RANKING_PATHS, data_routes
 from proxy.routes.docs import PlainPage
+from proxy.routes.feedback import feedback_routes
 from proxy.routes.guard import guard_routes
 from proxy.routes.probes import PROBE_PATHS, client_routes, probe_routes
 from proxy.routes.rollout import rollout_routes
@@ -53,7 +54,7 @@ def create_data_app(parts: Parts) -> Litestar:
     return _create(
         parts,
         "rerank-canary",
-        [*data_routes(), *probe_routes(), *client_routes()],
+        [*data_routes(), *(feedback_routes() if parts.feedback else []), *probe_routes(), *client_routes()],
         parts.settings.limits.max_body_bytes,
         on_error=_on_proxy_error,
         note=note,

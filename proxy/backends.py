@@ -34,6 +34,8 @@ class CrossEncoderBackend(Section, frozen=True, tag_field="kind", tag="cross-enc
     """Documents waiting for the model before a request is answered 429."""
     cache_entries: Annotated[int, Meta(ge=0)] = 50_000
     """Scores of (query, document) pairs kept in memory. 0: none."""
+    machine_dollars_per_hour: Dollars | None = None
+    """What the GPU, or the machine, that runs it costs: what reports count a query at. None: not known."""
     trust_remote_code: bool = False
 
 

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 Share = Annotated[float, Meta(ge=0, le=1)]
+Percent = Annotated[float, Meta(ge=0, le=100)]
 Seconds = Annotated[float, Meta(gt=0, le=3600)]
 """A wait: an hour is more than anybody means, and infinity is refused."""
 Pause = Annotated[float, Meta(ge=0, le=3600)]

@@ -1,4 +1,4 @@
-"""How often the fallback may answer, and for how much: over the last hour and all replicas."""
+"""What fallback and shadows may cost, and how often the fallback may answer: over the last hour, all replicas."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from proxy.settings import Fallback
+    from proxy.settings import Fallback, Shadow
 
 HOUR = 3600
 
 
 class Spend(msgspec.Struct, frozen=True):
-    """What the candidate's requests came to in some time. Adds up."""
+    """What the candidate's requests, or the shadows, came to in some time. Adds up."""
 
     requests: int = 0
-    """Of users; a tester's say nothing of how often the candidate doubts."""
+    """Of users; a tester's say nothing of how often the candidate doubts. Or shadows."""
     low_scores: int = 0
     """Fallbacks because of a low score; those after a failure are not a matter of budget."""
     microdollars: int = 0
@@ -35,15 +35,14 @@ class Spend(msgspec.Struct, frozen=True):
         return Spend(int(self.requests * share), int(self.low_scores * share), int(self.microdollars * share))
 
 
-class FallbackBudget:
+class HourlySpend:
     """The last hour as this clock hour plus what the hour before it still weighs.
 
     That is the sliding window counter; it never lets more than a few percent over a limit through. Each
     replica keeps its own sums and tells the others those, not what was added: told twice, they count once.
     """
 
-    def __init__(self, settings: Fallback) -> None:
-        self._settings = settings
+    def __init__(self) -> None:
         self._own: dict[int, Spend] = {}
         self._others: dict[int, Spend] = {}
 
@@ -67,6 +66,17 @@ class FallbackBudget:
         hour = int(now // HOUR)
         return self._all(hour) + self._all(hour - 1).scaled(1 - now % HOUR / HOUR)
 
+    def _all(self, hour: int) -> Spend:
+        return self.own(hour) + self._others.get(hour, Spend())
+
+
+class FallbackBudget(HourlySpend):
+    """What the fallback answers for the candidate."""
+
+    def __init__(self, settings: Fallback) -> None:
+        super().__init__()
+        self._settings = settings
+
     def exceeded(self, now: float) -> str | None:
         """Return which limit is reached, in words for a warning; None: there is budget left."""
         spend = self.last_hour(now)
@@ -77,5 +87,14 @@ class FallbackBudget:
             return f"the fallback budget of {self._settings.max_share:.0%} of the requests is spent"
         return None
 
-    def _all(self, hour: int) -> Spend:
-        return self.own(hour) + self._others.get(hour, Spend())
+
+class ShadowBudget(HourlySpend):
+    """What shadows cost, apart from the fallback's budget: neither takes from the other."""
+
+    def __init__(self, settings: Shadow) -> None:
+        super().__init__()
+        self._settings = settings
+
+    def is_spent(self, now: float) -> bool:
+        """Tell whether the dollars of the last hour are spent; what runs by then may still add a little."""
+        return self.last_hour(now).microdollars >= self._settings.max_dollars_per_hour * 1e6

@@ -28,7 +28,8 @@ def check(settings: Settings) -> None:
     """
     if wrong := check_plan(settings.ramp.stages):
         raise InvalidSettings(f"$.ramp.stages: {wrong}")
-    if wrong := check_guardrails(with_overrides(default_guardrails(1.0), settings.guard.guardrails)):
+    defaults = default_guardrails(1.0, settings.shadow.expected_overlap)
+    if wrong := check_guardrails(with_overrides(defaults, settings.guard.guardrails)):
         raise InvalidSettings(f"$.guard.guardrails: {wrong}")
     for role in ("control", "candidate", "fallback"):
         name = getattr(settings.arms, role)
@@ -43,6 +44,10 @@ def check(settings: Settings) -> None:
     _check_urls(settings)
     _check_dialects(settings)
     _check_threshold(settings)
+    _check_shadow(settings)
+    for model, calibration in settings.calibrations.items():
+        if wrong := calibration.wrong():
+            raise InvalidSettings(f'$.calibrations."{model}": {wrong}')
 
 
 def _check_deadline(settings: Settings) -> None:
@@ -133,6 +138,12 @@ def _check_threshold(settings: Settings) -> None:
             f"$.fallback.threshold (LLM_FALLBACK_THRESHOLD): {threshold:g} is out of reach of `top1`, "
             f"which is a probability: {what}"
         )
+
+
+def _check_shadow(settings: Settings) -> None:
+    shadow = settings.shadow
+    if shadow.is_on and not (shadow.control_percent or shadow.candidate_percent):
+        raise InvalidSettings("$.shadow.is_on: control_percent and candidate_percent are both 0: nothing is shadowed")
 
 
 def is_loopback(host: str) -> bool:

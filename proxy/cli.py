@@ -15,6 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flags.store import StoreNotStarted
+from proxy.baseline_cli import baseline
+from proxy.benchmark_cli import benchmark
+from proxy.calibrate_cli import calibrate
 from proxy.configuration import load
 from proxy.errors import InvalidModel, InvalidSettings
 from proxy.guard_cli import GUARD_COMMANDS
@@ -68,7 +71,7 @@ def make_key() -> None:
     click.echo(hash_key(key))
 
 
-for _command in (*COMMANDS, *GUARD_COMMANDS, simulate):
+for _command in (*COMMANDS, *GUARD_COMMANDS, baseline, benchmark, calibrate, simulate):
     main.add_command(_command)
 
 

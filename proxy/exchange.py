@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from flags.membership import Membership
     from flags.pulse import Pulse
     from flags.store import EmbeddedValkey, Exchanged
-    from proxy.budget import FallbackBudget
+    from proxy.budget import HourlySpend
 
 _log = structlog.get_logger(__name__)
 
@@ -31,9 +31,9 @@ _log = structlog.get_logger(__name__)
 class SharedSpend:
     """Writes this replica's spend and reads the others'; without the store each counts for itself."""
 
-    def __init__(self, budget: FallbackBudget, prefix: str, instance_id: str) -> None:
+    def __init__(self, budget: HourlySpend, prefix: str, instance_id: str, *, name: str = "spend") -> None:
         self._budget = budget
-        self._prefix = prefix
+        self._key = f"{{{prefix}}}:{name}"
         self._instance_id = instance_id
         self._hours: tuple[int, int] = (0, 0)
 
@@ -42,7 +42,7 @@ class SharedSpend:
         hour = int(time.time() // HOUR)
         self._hours = (hour, hour - 1)
         # one hash tag for all keys, so that a cluster keeps them in one slot and takes one pipeline
-        keys = [f"{{{self._prefix}}}:spend:{h}" for h in self._hours]
+        keys = [f"{self._key}:{h}" for h in self._hours]
         for key in keys:
             pipe.hgetall(key)
         for key, h in zip(keys, self._hours, strict=True):
@@ -148,7 +148,7 @@ class Exchange:
         for each, end in asked:
             try:
                 each.take(answers[begin:end])
-            except (RedisError, msgspec.MsgspecError):
+            except RedisError:
                 raise
             except Exception:  # noqa: BLE001 - likewise
                 _log.exception("exchange.not_taken", part=type(each).__name__)

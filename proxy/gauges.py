@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from proxy.arms.cross_encoder import CrossEncoderArm
+from proxy.eventing import export_events
 from proxy.guard_gauges import export_guard
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def export_gauges(parts: Parts, lines_lost: Callable[[], int]) -> None:
     _export_arms(parts)
     if (guard := parts.guard) is not None:
         export_guard(parts.telemetry, lambda: guard.report)
+    export_events(parts.telemetry, parts.events)
     gauge = parts.telemetry.gauge
 
     def failures() -> Iterable[Point]:

@@ -25,6 +25,7 @@ _VERDICTS = {
     "rollback": "[bold red]rollback[/]",
 }
 _BAR = 12
+_WIDE = 120
 
 
 @command("guard", "Show the verdict and the evidence of each guardrail.")
@@ -49,24 +50,28 @@ def guard(plane: ControlPlane, *, as_json: bool) -> None:
 
 
 def _guardrails(report: dict[str, Any]) -> Table:
+    """Return a row a guardrail; on a narrow screen without what can be looked up in ``--json``."""
+    is_wide = _out.width >= _WIDE
     table = Table()
-    for name in ("guardrail", "", "seen", "estimate", "bounds", "limit", "evidence", "would take", "is proved in"):
-        table.add_column(name, overflow="fold")
+    for name in ("guardrail", "", "seen", "estimate", "limit", "evidence", "is proved in"):
+        table.add_column(name, no_wrap=name in {"guardrail", "estimate", "limit"} and not is_wide)
+    if is_wide:
+        table.add_column("would take")
+        table.caption = "would take: until a fault that doubles the limit is found, at today's traffic"
     for each in report["findings"]:
         mark = "[bold red]breached[/]" if each["is_breached"] else "[green]holds[/]" if each["is_passed"] else "unsure"
         mark += "" if each["is_enforced"] else " [dim](report only)[/]"
-        table.add_row(
-            f"{each['guardrail']}\n[dim]{escape(each['words'])}[/]",
+        bounds = f"\n[dim]{each['lower']:.3g} to {each['upper']:.3g}[/]"
+        row = (
+            each["guardrail"] + (f"\n[dim]{escape(each['words'])}[/]" if is_wide else ""),
             mark,
             f"{each['bad']:,.4g} of {each['trials']:,.0f}",
-            f"{each['estimate']:.3g}",
-            f"{each['lower']:.3g} to {each['upper']:.3g}",
+            f"{each['estimate']:.3g}{bounds if is_wide else ''}",
             f"{each['limit']:.3g}",
             _evidence(each["evidence"], each["threshold"]),
-            _time(each["seconds_to_detect"], "no traffic"),
             "" if each["is_passed"] else _time(each["seconds_to_pass"], "never, as it is"),
         )
-    table.caption = "would take: until a fault that doubles the limit is found, at today's traffic"
+        table.add_row(*row, *([_time(each["seconds_to_detect"], "no traffic")] if is_wide else []))
     return table
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proxy.budget import FallbackBudget
+    from proxy.events.records import ServedRanking
     from proxy.exposure import Exposure
 
 _log = structlog.get_logger(__name__)
@@ -28,11 +29,19 @@ class Observer(Protocol):
         """Take note of one."""
 
 
+class RankingObserver(Protocol):
+    """Takes note of rankings with their texts. Must not block, and answers for what it keeps of them."""
+
+    def observe_ranking(self, ranking: ServedRanking) -> None:
+        """Take note of one."""
+
+
 class Observers:
     """Hands an exposure to each in turn; one that fails is counted and passed over."""
 
-    def __init__(self, observers: Sequence[Observer]) -> None:
+    def __init__(self, observers: Sequence[Observer], ranking_observers: Sequence[RankingObserver] = ()) -> None:
         self._observers = observers
+        self._ranking_observers = ranking_observers
         self.failures: Counter[str] = Counter()
 
     def observe(self, exposure: Exposure) -> None:
@@ -41,9 +50,20 @@ class Observers:
             try:
                 observer.observe(exposure)
             except Exception:  # noqa: BLE001 - an observer costs its own record, never the answer
-                name = type(observer).__name__
-                self.failures[name] += 1
-                _log.exception("observer.failed", observer=name)
+                self._failed(observer)
+
+    def observe_ranking(self, ranking: ServedRanking) -> None:
+        """Hand over one with its texts, to those who are made for that."""
+        for observer in self._ranking_observers:
+            try:
+                observer.observe_ranking(ranking)
+            except Exception:  # noqa: BLE001 - likewise
+                self._failed(observer)
+
+    def _failed(self, observer: object) -> None:
+        name = type(observer).__name__
+        self.failures[name] += 1
+        _log.exception("observer.failed", observer=name)
 
 
 class LogObserver:

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.util.types import AttributeValue
 
+    from alerts.quality import Quality
     from alerts.report import Report
     from flags.record import AuditEntry
     from proxy.otel import OpenTelemetry
-    from proxy.probes import Quality
 
 _FLAG_REASONS = {
     Reason.SPLIT: "split",
@@ -82,7 +82,7 @@ class OtelObserver:
         self._quality = meter.create_histogram(
             "rerank.probe.quality",
             "1",
-            "nDCG@10 and recall@5 of judged probes",
+            "nDCG, recall and reciprocal rank of judged probes",
             explicit_bucket_boundaries_advisory=[n / 20 for n in range(21)],
         )
         self._deliveries = meter.create_counter("rerank.alerts.deliveries", "{delivery}", "Alerts told, or not")
@@ -134,8 +134,9 @@ class OtelObserver:
 
     def probed(self, role: Role, quality: Quality) -> None:
         """Take note of how well an arm ranked a judged probe."""
-        for metric, value in (("ndcg_at_10", quality.ndcg), ("recall_at_5", quality.recall)):
-            self._quality.record(value, {"rerank.role": role.value, "rerank.quality.metric": metric})
+        for metric in quality.__struct_fields__:
+            if (value := getattr(quality, metric)) is not None:
+                self._quality.record(value, {"rerank.role": role.value, "rerank.quality.metric": metric})
 
     def delivery(self, receiver: str, outcome: str) -> None:
         """Take note of an alert that a receiver was told, or was not."""

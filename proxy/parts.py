@@ -23,10 +23,12 @@ from proxy.breaker import Breaker
 from proxy.budget import FallbackBudget
 from proxy.doubt import Doubt, doubt_of
 from proxy.errors import InvalidSettings, Overloaded
+from proxy.eventing import Events
 from proxy.exchange import Exchange, SharedSpend
 from proxy.exposure import Role
+from proxy.feedbacking import Feedbacks
 from proxy.gauges import export_gauges
-from proxy.guarding import make_guard, make_prober, make_signals
+from proxy.guarding import make_guard, make_prober, make_shadower, make_signals
 from proxy.keys import Keys, token_of
 from proxy.observed_share import ObservedShare
 from proxy.observers import BudgetObserver, LogObserver, Observers
@@ -36,6 +38,7 @@ from proxy.rollout import Replica, Rollout, flag_file
 from proxy.secrets import read_or_create
 from proxy.service import Service
 from proxy.settings import CrossEncoderBackend, LlmBackend
+from proxy.shadow_metrics import ShadowTally
 from proxy.stand_in import StandIn
 
 if TYPE_CHECKING:
@@ -107,6 +110,12 @@ class Parts:
         self.rollout = self._make_rollout(observed)
         self.signals = make_signals(settings, self.instance_id, self.rollout.stage_name)
         self.gate: Gate = self.rollout.gate
+        self.events = Events(settings, self.salt, self.instance_id, self.rollout.membership)
+        self.feedback = self._make_feedback()
+        self.shadow_tally = ShadowTally()
+        self.shadower = make_shadower(
+            settings, self.trier, self.rollout.latch, self.signals, self.otel, self.shadow_tally
+        )
         self.exchange = self._make_exchange()
         self.alerting = Alerting(
             settings,
@@ -120,8 +129,13 @@ class Parts:
         self.prober = make_prober(
             settings.probes, self.trier, self.rollout.membership, self.signals.count_value, self.telemetry.probed
         )
-        self.observers = Observers([BudgetObserver(self.budget), observed, self.signals, self.telemetry, LogObserver()])
-        self.service = Service(settings, self.gate, self.rollout.latch, self.trier, self.budget, self.observers.observe)
+        self.observers = seen = Observers(
+            [BudgetObserver(self.budget), observed, self.signals, self.telemetry, LogObserver()],
+            self.events.ranking_observers,
+        )
+        self.service = Service(
+            settings, self.gate, self.rollout.latch, self.trier, self.budget, seen.observe, seen.observe_ranking
+        )
         self.in_flight = InFlight(settings.server.max_connections)
         self.is_draining = False
         export_gauges(self, lines_lost)
@@ -140,11 +154,34 @@ class Parts:
         self.guard = make_guard(self.settings, self.instance_id, control, membership, self.telemetry.judged)
         return self.guard
 
+    def _make_feedback(self) -> Feedbacks | None:
+        if not self.settings.feedback.is_on:
+            return None
+        return Feedbacks(
+            self.settings,
+            self.store,
+            "" if self.settings.feedback.key else self._secret("feedback.key"),
+            stage=self.rollout.stage_name,
+            signals=self.signals,
+            telemetry=self.otel,
+            record=self.events.record_feedback,
+            store_error=lambda: self.exchange.error,
+        )
+
     def _make_exchange(self) -> Exchange:
-        spend = SharedSpend(self.budget, self.settings.rollout_prefix, self.instance_id)
+        prefix = self.settings.rollout_prefix
+        spends = [SharedSpend(self.budget, prefix, self.instance_id)]
+        if self.shadower is not None:
+            spends.append(SharedSpend(self.shadower.budget, prefix, self.instance_id, name="shadow-spend"))
         return Exchange(
             self.store,
-            [spend, self.rollout.control, self.signals, *([self.guard] if self.guard else [])],
+            [
+                *spends,
+                self.rollout.control,
+                self.signals,
+                *([self.guard] if self.guard else []),
+                *([self.feedback.keys] if self.feedback else []),
+            ],
             self.rollout.membership,
             self.rollout.pulse,
             embedded=self.embedded,
@@ -191,10 +228,10 @@ class Parts:
 
     def _make_arm(self, backend: Backend) -> Arm:
         if isinstance(backend, CrossEncoderBackend):
-            return CrossEncoderArm(backend)
+            return CrossEncoderArm(backend, calibrations=self.settings.calibrations)
         if isinstance(backend, LlmBackend):
             if backend.api_key or backend.base_url:
-                return LlmArm(backend)
+                return LlmArm(backend, calibration=self.settings.calibrations.get(backend.model))
             self.stand_in = self.stand_in or StandIn(backend.stand_in_delay_seconds)
             return LlmArm(backend, stand_in_url=self.stand_in.url)
         return RemoteArm(backend)
@@ -226,6 +263,7 @@ class Parts:
             await self.stand_in.start()
         await self.gate.start()
         await asyncio.gather(*(arm.start() for arm in self.arms.values()))
+        self._tell_of_calibrations()
         self.trier.doubt = self._make_doubt()
         await self.exchange.once()  # before anybody is served: a rollback may hold
         self.exchange.start()
@@ -233,8 +271,14 @@ class Parts:
         if self.guard is not None:
             self.guard.start()
         self.alerting.start()
+        self.events.start()
         if self.prober is not None:
             self.prober.start()
+
+    def _tell_of_calibrations(self) -> None:
+        """Log those that hold for no model here: after a new revision the thresholds are not what they were."""
+        for model in sorted(set(self.settings.calibrations) - {arm.model for arm in self.arms.values()}):
+            _log.warning("calibration.unused", model=model)
 
     def _make_doubt(self) -> Doubt:
         candidate = self.arms.get(self.settings.arms.candidate)
@@ -245,7 +289,10 @@ class Parts:
     async def close(self) -> None:
         """Close in the order of a shutdown: flush what was counted, then the clients, telemetry last. Never raises."""
         parts: list[tuple[str, Callable[[], Awaitable[None]]]] = [
+            *([("shadower", self.shadower.close)] if self.shadower else []),
             *([("prober", self.prober.close)] if self.prober else []),
+            *([("feedback", self.feedback.doubles.close)] if self.feedback else []),
+            ("events", self.events.close),
             ("alerting", self.alerting.close),
             *([("guard", self.guard.close)] if self.guard else []),
             ("rollout", self.rollout.close),

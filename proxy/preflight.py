@@ -14,6 +14,7 @@ from flags.unleash_cache import read_state
 from proxy.backends import CrossEncoderBackend
 from proxy.engine.model_folder import IR_FILE, find_folder
 from proxy.errors import InvalidModel, InvalidSettings
+from proxy.eventing import check_events
 from proxy.otel import protocols_of
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def check_machine(settings: Settings, env: Mapping[str, str]) -> None:
     """
     _check_data_dir(settings.data_dir)
     protocols_of(env)
+    check_events(settings)
     if settings.store.url is not None:
         try:
             connect(settings.store.url.reveal(), settings.store.timeout_seconds)

@@ -19,22 +19,22 @@ import numpy as np
 import structlog
 
 from alerts.guardrails import Value
+from alerts.quality import quality_of
 from alerts.signals import paired_levels
 from proxy.errors import InvalidFile
 from proxy.exposure import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from alerts.guard import Lease
+    from alerts.quality import Quality
     from proxy.attempts import Trier
     from proxy.settings import Probes
 
 _log = structlog.get_logger(__name__)
 
-_NDCG_AT = 10
-_RECALL_AT = 5
 _DEADLINE_SECONDS = 15.0
 
 
@@ -45,13 +45,6 @@ class Probe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     documents: list[str]
     judgements: dict[int, int]
     """Index of a document → grade; those not named are 0."""
-
-
-class Quality(msgspec.Struct, frozen=True):
-    """How good one order is."""
-
-    ndcg: float
-    recall: float
 
 
 def read_probes(file: Path) -> tuple[Probe, ...]:
@@ -90,23 +83,6 @@ def _wrong_with(probe: Probe) -> str | None:
     if any(not 0 <= grade <= 100 for grade in probe.judgements.values()):
         return "judgements: a grade must be from 0 to 100"
     return None if any(probe.judgements.values()) else "judgements: no document is relevant"
-
-
-def quality_of(judgements: Mapping[int, int], scores: Sequence[float]) -> Quality:
-    """Return nDCG@10 (gain = grade, discount log2) and recall@5 of the order that *scores* make, best first.
-
-    As trec_eval's ndcg_cut and recall have them (Järvelin and Kekäläinen 2002), ties in the order received.
-    """
-    order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
-    gains = [judgements.get(place, 0) for place in order]
-    ideal = sorted(judgements.values(), reverse=True)
-    relevant = sum(grade > 0 for grade in judgements.values())
-    hits = sum(gain > 0 for gain in gains[:_RECALL_AT])
-    return Quality(_dcg(gains) / _dcg(ideal), hits / relevant)
-
-
-def _dcg(gains: Sequence[int]) -> float:
-    return sum(gain / math.log2(rank + 2) for rank, gain in enumerate(gains[:_NDCG_AT]))
 
 
 class Prober:
@@ -166,7 +142,10 @@ class Prober:
             return
         self._measure(Role.CANDIDATE, candidate)
         self._measure(Role.CONTROL, control)
-        pairs = {Value.PROBE: candidate.ndcg - control.ndcg, Value.RECALL: candidate.recall - control.recall}
+        pairs = {
+            Value.PROBE: candidate.ndcg_at_10 - control.ndcg_at_10,
+            Value.RECALL: candidate.recall_at_5 - control.recall_at_5,
+        }
         for value, difference in pairs.items():
             self._count(value, int(paired_levels(np.array(difference), np.array(random.random()))))  # noqa: S311 - no secret
 

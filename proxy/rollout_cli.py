@@ -17,22 +17,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flags.ramp import words
 from proxy.control_client import NOT_EVERYWHERE, ControlPlane, token_of
+from proxy.status_view import PHASES, percent, replicas, summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _out = Console()
 _errors = Console(stderr=True)
-_LATE_SECONDS = 10
-_PHASES = {
-    "ramping": "[cyan]ramping[/]",
-    "held": "[yellow]held[/]",
-    "rolled_back": "[bold red]rolled back[/]",
-    "promoted": "[green]promoted[/]",
-    "retired": "[green]old arm retired[/]",
-}
 
 
 def command(name: str, words: str, *options: Callable[[Any], Any]) -> Callable[[Callable[..., None]], click.Command]:
@@ -74,84 +66,11 @@ def status(plane: ControlPlane, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    rollout, flag = found["rollout"], found["flag"]
     table = Table.grid(padding=(0, 2))
-    for name, value in _summary(rollout, flag, found):
+    for name, value in summary(found):
         table.add_row(f"[dim]{name}[/]", value)
     _out.print(table)
-    _out.print(_replicas(rollout))
-
-
-def _summary(rollout: dict[str, Any], flag: dict[str, Any], found: dict[str, Any]) -> list[tuple[str, str]]:
-    share = rollout["share_percent"]
-    observed = "no requests" if share["observed"] is None else f"{share['observed']:.1f} %"
-    rows = [
-        ("rollout", f"{flag['key']}  {_PHASES.get(rollout['phase'] or '', 'no record yet')}"),
-        (
-            "share",
-            (
-                f"desired {_percent(share['desired'])}   effective {_percent(share['effective'])}   "
-                f"observed {observed} of {share['observed_requests']} in the last minute"
-            ),
-        ),
-    ]
-    if stage := rollout["stage"]:
-        left = "passed" if not stage["seconds_left"] else f"{words(stage['seconds_left'])} left"
-        rows.append(("stage", f"{stage['number']} of {stage['of']}: {stage['share_percent']} %, {left}"))
-    if rollout["is_ready_to_advance"]:
-        rows.append(("", "[green]ready to advance: `rerank-canary advance`[/]"))
-    rows.append(("flag", f"{flag['source']}, {_age(flag['age_seconds'])}{_red(flag['error'])}"))
-    if rollout["flag_is_behind"]:
-        rows.append(("", f"[yellow]the flag does not say it yet[/]{_red(rollout['flag_error'])}"))
-    rows.append(("latch", _latch(rollout["latch"])))
-    rows.append(("guard", _guard(found["guard"])))
-    wrong = found["store"]["error"] or rollout["record_error"]
-    rows.append(("store", f"degraded{_red(wrong)}" if wrong else "[green]ok[/]"))
-    rows += [("", f"[yellow]{escape(warning)}[/]") for warning in rollout["warnings"]]
-    return rows
-
-
-def _latch(latch: dict[str, Any]) -> str:
-    if not latch["is_set"]:
-        return "open" if latch["is_known"] else "[yellow]not known: the store was never reached; control for all[/]"
-    rollback = latch["rollback"] or {}
-    cools = latch["cool_down_seconds_left"]
-    text = (
-        f"[bold red]SET[/] {rollback.get('rollback_id', '')} by {escape(rollback.get('actor', '?'))}: "
-        f"{escape(rollback.get('reason') or '')}"
-    )
-    if not latch["is_delivered"]:
-        return f"{text}  [yellow](the store does not know it yet)[/]"
-    return text + (f"  cools down for {words(cools)}" if cools else "  may be re-armed")
-
-
-def _guard(guard: dict[str, Any] | None) -> str:
-    if guard is None:
-        return "[yellow]off, or nothing was judged yet[/]"
-    age = guard["judged_seconds_ago"]
-    late = f"  [red]judged {words(age)} ago[/]" if age > _LATE_SECONDS else ""
-    nobody = "" if guard["receivers"] else "  [yellow](nobody would be told: no receivers)[/]"
-    return f"{guard['verdict']}: {escape(guard['reason'])}{late}{nobody}"
-
-
-def _replicas(rollout: dict[str, Any]) -> Table:
-    table = Table(title="replicas", title_justify="left")
-    for name in ("replica", "host", "heartbeat", "ready", "latched", "share", "flag age", "requests a minute"):
-        table.add_column(name)
-    for each in rollout["replicas"]:
-        leads = " [dim]leads[/]" if each["instance_id"] == rollout["leader"] else ""
-        beat = f"{each['heartbeat_seconds_ago']:.0f} s ago"
-        table.add_row(
-            each["instance_id"] + leads,
-            each["host"],
-            f"[red]{beat}, gone[/]" if each["is_gone"] else beat,
-            "[green]yes[/]" if each["is_ready"] else "[red]no[/]",
-            "[red]yes[/]" if each["is_latched"] else "no",
-            _percent(each["share_percent"]),
-            _age(each["flag_age_seconds"]),
-            str(each["requests_last_minute"]),
-        )
-    return table
+    _out.print(replicas(found["rollout"]))
 
 
 @command(
@@ -234,7 +153,7 @@ def history(plane: ControlPlane, *, count: int, as_json: bool) -> None:
     for entry in found:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry["at"]))
         colour = "red" if entry["rollback_id"] else "default"
-        shares = (_percent(entry["from_share_percent"]), _percent(entry["to_share_percent"]))
+        shares = (percent(entry["from_share_percent"]), percent(entry["to_share_percent"]))
         why = " ".join(part for part in (entry["reason"], entry["rollback_id"], _event(entry)) if part)
         table.add_row(
             when, escape(entry["actor"]), entry["through"], f"[{colour}]{entry['action']}[/]", *shares, escape(why)
@@ -259,9 +178,9 @@ def _show(outcome: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(outcome)
     else:
-        phase = _PHASES.get(outcome["phase"] or "", "no record")
+        phase = PHASES.get(outcome["phase"] or "", "no record")
         rollback_id = f"  {outcome['rollback_id']}" if outcome["rollback_id"] else ""
-        _out.print(f"{phase} at {_percent(outcome['share_percent'])}{rollback_id}")
+        _out.print(f"{phase} at {percent(outcome['share_percent'])}{rollback_id}")
     for warning in outcome["warnings"]:
         _errors.print(warning, style="yellow", highlight=False, markup=False)
     if outcome["warnings"]:
@@ -271,15 +190,3 @@ def _show(outcome: dict[str, Any], *, as_json: bool) -> None:
 def print_json(found: object) -> None:
     """Print what programs read."""
     click.echo(json.dumps(found, indent=2))
-
-
-def _percent(share: float | None) -> str:
-    return "unknown" if share is None else f"{share} %"
-
-
-def _age(seconds: float | None) -> str:
-    return "never read" if seconds is None else f"confirmed {seconds:.0f} s ago"
-
-
-def _red(error: str | None) -> str:
-    return f"  [red]{escape(error)}[/]" if error else ""

@@ -10,9 +10,11 @@ import msgspec
 from alerts.signals import group_of
 from flags.vocabulary import Arm, Assignment, Reason
 from proxy.errors import DeadlineExceeded, InvalidRequest, NotReady, Overloaded, ProxyError
+from proxy.events.records import ServedRanking
 from proxy.exposure import Exposure, Outcome, Role
 from proxy.identity import Identified
 from proxy.ranking import Distinct, as_received, distinct, rank
+from proxy.shadow import Asked
 from proxy.wire.canonical import Ranked, Reply
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class Served(msgspec.Struct, frozen=True):
 
     reply: Reply
     exposure: Exposure
+    asked: Asked
+    """To be ranked by the other arm, too, once the answer is sent."""
 
 
 class Refused(Exception):
@@ -90,6 +94,7 @@ class Service:
         trier: Trier,
         budget: FallbackBudget,
         observe: Callable[[Exposure], None],
+        observe_ranking: Callable[[ServedRanking], None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._gate = gate
@@ -97,6 +102,7 @@ class Service:
         self._trier = trier
         self._budget = budget
         self._observe = observe
+        self._observe_ranking = observe_ranking
 
     async def serve(self, call: RerankCall, caller: Caller) -> Served:
         """Return the ranking that *call* asks for, in time or not at all.
@@ -115,10 +121,12 @@ class Service:
         except ProxyError as exc:
             exposure = _exposure(work, self._gate, _Ranking([], Role.NOBODY, "none", _outcome(work)), exc)
             self._observe(exposure)
+            self._observe_ranking(ServedRanking(exposure, call))
             raise Refused(exc, exposure) from exc
         exposure = _exposure(work, self._gate, ranking, None)
         self._observe(exposure)
         top_n = call.top_n or self._settings.arms.top_n or len(call.documents)
+        self._observe_ranking(ServedRanking(exposure, call, ranking.results, min(top_n, len(ranking.results))))
         reply = Reply(
             request_id=caller.request_id,
             model=ranking.model,
@@ -127,7 +135,9 @@ class Service:
             created=int(work.started_at),
             warnings=(*call.warnings, *ranking.warnings),
         )
-        return Served(reply, exposure)
+        user_id = caller.who.context.user_id
+        asked = Asked(exposure, call.query, work.shown.texts, call.max_tokens_per_doc, user_id, work.attempts)
+        return Served(reply, exposure, asked)
 
     def assign(self, caller: Caller) -> Assignment:
         """Return the arm of *caller*: the flag decides, everything else can only say control.

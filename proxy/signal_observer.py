@@ -16,8 +16,9 @@ import structlog
 from alerts.guardrails import COST_CEILING, EVENTS, VALUES, Event, Value
 from alerts.histogram import bucket_of
 from alerts.signals import LEVELS, ArmSignals, Example, Signals
-from flags.vocabulary import Arm, Reason
+from flags.vocabulary import FREE_REASONS, Arm, Reason
 from proxy.exposure import Outcome
+from proxy.feedback.token import stage_mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,14 +29,12 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-_FREE = {Reason.SPLIT, Reason.TARGETED, Reason.RETIRED}
 _FAILURES = {Outcome.TIMEOUT, Outcome.ERROR, Outcome.INVALID, Outcome.OVERLOADED, Outcome.BREAKER}
 _PLACES = {event: place for place, event in enumerate(EVENTS)}
-_COST = VALUES.index(Value.COST)
-_COST_STREAM = len(EVENTS) + _COST
-_MOST_BAD_A_MINUTE = 3
-"""Of one kind from one user, that count for the tests: one user's trouble must not look like everybody's."""
+_MOST_A_MINUTE = 20
+"""Requests of one user that count for the tests: one user's trouble must not look like everybody's."""
 _EXAMPLES = 3
+_EXAMPLE_SECONDS = 600.0
 _MOST_USERS = 200_000
 """That are remembered as seen; one more and all are forgotten."""
 
@@ -63,13 +62,15 @@ class SignalObserver:
         self.signals = Signals(at=0.0, started_at=time.time())
         self.relative_limit_seconds: float | None = None
         self._minute = 0
-        self._bad_of_user: dict[tuple[str, Event], int] = {}
+        self._of_user: dict[str, int] = {}
         self._users: set[str] = set()
 
     def observe(self, exposure: Exposure) -> None:
         """Count one."""
         assignment = exposure.assignment
-        if exposure.is_forced or assignment.reason not in _FREE or _is_clients_mistake(exposure):
+        if assignment.reason is Reason.NOT_READY and not exposure.is_forced:
+            self.signals.not_ready += 1
+        if exposure.is_forced or assignment.reason not in FREE_REASONS or _is_clients_mistake(exposure):
             return
         arm = self.signals.arms[assignment.arm is Arm.CANDIDATE]
         arm.requests += 1
@@ -80,52 +81,62 @@ class SignalObserver:
             arm.timeouts += 1
         if exposure.has_fallen_back:
             arm.fallbacks[exposure.outcome] = arm.fallbacks.get(exposure.outcome, 0) + 1
-        self._count(arm, exposure, Event.SLOW, is_bad=seconds > self._p95_seconds)
-        if self.relative_limit_seconds is not None:
-            self._count(arm, exposure, Event.SLOW_RELATIVE, is_bad=seconds > self.relative_limit_seconds)
-        self._count(arm, exposure, Event.ERROR, is_bad=exposure.outcome in _FAILURES)
-        self._count(arm, exposure, Event.FALLBACK, is_bad=exposure.has_fallen_back)
-        self._count_cost(arm, exposure)
+        arm.dollars += exposure.cost_dollars
+        if self._may_count(exposure.user_hash):
+            self._count_events(arm, exposure, seconds)
+            if assignment.arm is Arm.CANDIDATE:
+                self._count_cost(exposure)
         if assignment.arm is Arm.CANDIDATE and (exposure.outcome in _FAILURES or seconds > self._p95_seconds):
             self._keep_example(exposure, seconds)
         if assignment.reason is Reason.SPLIT:
             self._count_user(arm, exposure)
 
-    def _count(self, arm: ArmSignals, exposure: Exposure, event: Event, *, is_bad: bool) -> None:
+    def _count_events(self, arm: ArmSignals, exposure: Exposure, seconds: float) -> None:
+        group = exposure.user_group
+        self._count(arm, group, Event.SLOW, is_bad=seconds > self._p95_seconds)
+        if self.relative_limit_seconds is not None:
+            self._count(arm, group, Event.SLOW_RELATIVE, is_bad=seconds > self.relative_limit_seconds)
+        self._count(arm, group, Event.ERROR, is_bad=exposure.outcome in _FAILURES)
+        # a doubt is one whoever answered: with the budget spent, the candidate itself does
+        is_doubt = exposure.has_fallen_back or exposure.outcome is Outcome.LOW_SCORE
+        self._count(arm, group, Event.FALLBACK, is_bad=is_doubt)
+
+    def count_feedback(self, arm: Arm, user_hash: str, user_group: int, stage: bytes, *, is_miss: bool) -> None:
+        """Count what a user chose first of a ranking of this *stage*: what was served in another counts no more."""
+        if stage == stage_mark(self._stage()) and self._may_count(f"feedback:{user_hash}"):
+            self._count(self.signals.arms[arm is Arm.CANDIDATE], user_group, Event.MISS, is_bad=is_miss)
+
+    def _count(self, arm: ArmSignals, user_group: int, event: Event, *, is_bad: bool) -> None:
         place = _PLACES[event]
-        if is_bad and not self._may_count(exposure.user_hash, event, exposure.started_at):
-            return
         arm.trials[place] += 1
-        arm.group_trials[place][exposure.user_group] += 1
+        arm.group_trials[place][user_group] += 1
         if is_bad:
             arm.bad[place] += 1
-            arm.group_bad[place][exposure.user_group] += 1
+            arm.group_bad[place][user_group] += 1
 
-    def _may_count(self, user_hash: str, event: Event, now: float) -> bool:
-        """Tell whether another bad event of this user may count: left out, it only makes the guard slower."""
-        if (minute := int(now // 60)) != self._minute:
+    def _may_count(self, user_hash: str) -> bool:
+        """Tell whether another request of this user may count this minute, by when it ended: good or bad alike."""
+        if (minute := int(time.monotonic() // 60)) != self._minute:
             self._minute = minute
-            self._bad_of_user.clear()
-        count = self._bad_of_user.get((user_hash, event), 0)
-        self._bad_of_user[user_hash, event] = count + 1
-        return count < _MOST_BAD_A_MINUTE
+            self._of_user.clear()
+        count = self._of_user.get(user_hash, 0)
+        self._of_user[user_hash] = count + 1
+        return count < _MOST_A_MINUTE
 
-    def _count_cost(self, arm: ArmSignals, exposure: Exposure) -> None:
-        dollars = exposure.cost_dollars
-        arm.dollars += dollars
-        if exposure.assignment.arm is not Arm.CANDIDATE:
-            return
-        share = max(0.0, 1 - dollars / self._cost_ceiling)
+    def _count_cost(self, exposure: Exposure) -> None:
+        share = max(0.0, 1 - exposure.cost_dollars / self._cost_ceiling)
         level = int(share * (LEVELS - 1) + self._dither())  # as `alerts.signals.levels_of`, for one
-        levels = self.signals.values[_COST]
-        levels[level] = levels.get(level, 0) + 1
-        arm.group_trials[_COST_STREAM][exposure.user_group] += 1
-        arm.group_bad[_COST_STREAM][exposure.user_group] += level / (LEVELS - 1)
+        self.count_value(Value.COST, level, exposure.user_group)
 
-    def count_value(self, value: Value, level: int) -> None:
-        """Count one value that belongs to no user."""
-        levels = self.signals.values[VALUES.index(value)]
+    def count_value(self, value: Value, level: int, user_group: int | None = None) -> None:
+        """Count one value; *user_group* None: it belongs to no user."""
+        place = VALUES.index(value)
+        levels = self.signals.values[place]
         levels[level] = levels.get(level, 0) + 1
+        if user_group is not None:
+            arm, stream = self.signals.arms[1], len(EVENTS) + place
+            arm.group_trials[stream][user_group] += 1
+            arm.group_bad[stream][user_group] += level / (LEVELS - 1)
 
     def _keep_example(self, exposure: Exposure, seconds: float) -> None:
         trace_id = (exposure.traceparent or "").split("-")[1:2]
@@ -136,7 +147,8 @@ class SignalObserver:
             seconds=round(seconds, 6),
             outcome=exposure.outcome,
         )
-        self.signals.examples = [*self.signals.examples, example][-_EXAMPLES:]
+        recent = [each for each in self.signals.examples if example.at - each.at < _EXAMPLE_SECONDS]
+        self.signals.examples = sorted([*recent, example], key=lambda each: -each.seconds)[:_EXAMPLES]
 
     def _count_user(self, arm: ArmSignals, exposure: Exposure) -> None:
         stage = self._stage()

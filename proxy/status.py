@@ -43,7 +43,10 @@ def status_of(parts: Parts) -> dict[str, Any]:
             "budget_exceeded": parts.budget.exceeded(now),
             "without_a_price": [a.model for a in parts.arms.values() if isinstance(a, LlmArm) and not a.has_price],
         },
+        "shadow": parts.shadow_tally.status(parts.shadower) if parts.shadower else None,
+        "feedback": parts.feedback.tally.status() if parts.feedback else None,
         "store": {"embedded": parts.embedded is not None, "error": parts.exchange.error},
+        "events": parts.events.status(),
         "in_flight": parts.in_flight.count,
         "checks": parts.readiness(),
     }

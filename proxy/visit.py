@@ -56,6 +56,10 @@ class Visit:
         self.exposure: Exposure | None = None
         """None: refused before anybody was assigned an arm."""
         self.warnings: tuple[str, ...] = ()
+        self.feedback: str | None = None
+        """By what the caller may say something of the ranking later."""
+        self.afterwards: list[Callable[[], None]] = []
+        """What is to be done once the answer is sent; returns at once and raises nothing."""
 
     @property
     def seconds(self) -> float:
@@ -74,6 +78,8 @@ class Visit:
             headers |= _who(exposure)
             if self.warnings:
                 headers["x-rerank-warnings"] = "; ".join(dict.fromkeys(self.warnings))
+            if self.feedback is not None:
+                headers["x-rerank-feedback"] = self.feedback
             if self.speaker is TEI:
                 headers |= _tei_headers(total, attempts[-1] if attempts else None)
         return [(name.encode(), header_value(value)) for name, value in headers.items()]
@@ -112,6 +118,8 @@ class Visits:
             await self._app(scope, hear, answer)
         finally:
             self._note(visit)
+            for follow in visit.afterwards:
+                follow()
 
     def _route(self, scope: Scope) -> str | None:
         """Return the path as a label, from a closed set."""

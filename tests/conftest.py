@@ -26,6 +26,7 @@ class Plane:
         self.cross_encoder = WordArm("cross-encoder-test")
         settings = load({"RERANK_CANARY__DATA_DIR": str(folder), **env})
         self.parts = Parts(settings, {}, {"gpt": self.gpt, "cross-encoder": self.cross_encoder})
+        self.parts.rollout.latch.hear()  # as if the store had said that no rollback holds
         self.seen: list[object] = []
         transport = httpx.ASGITransport(create_data_app(self.parts))  # type: ignore[arg-type]  # Litestar's own types
         self.client = httpx.AsyncClient(transport=transport, base_url="http://proxy")

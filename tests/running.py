@@ -35,6 +35,13 @@ def free_port() -> int:
         return port
 
 
+def command_of(*, has_extras: bool) -> list[str]:
+    """Return ``rerank-canary``, of the environment that `make install` made or of the tests' own."""
+    if has_extras:  # by its module: the script there may be of another checkout
+        return [str(ROOT / ".venv-test/bin/python"), "-m", "proxy.cli"]
+    return [str(ROOT / ".venv/bin/rerank-canary")]
+
+
 class Proxy:
     """One ``rerank-canary serve``, from the environment that `make install` made."""
 
@@ -46,7 +53,9 @@ class Proxy:
         config: str = "",
         host: str = "127.0.0.1",
         prefix: Sequence[str] = (),
+        has_extras: bool = False,
     ) -> None:
+        """Take *has_extras* to run it in the environment of the tests, which has the optional packages."""
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.port, self.control_port = free_port(), free_port()
@@ -63,8 +72,10 @@ class Proxy:
             "RERANK_CANARY__SERVER__CONTROL_PORT": str(self.control_port),
             "RERANK_CANARY__DATA_DIR": str(folder / "var"),
             "RERANK_CANARY__SERVER__DRAIN_SECONDS": "0",
+            **({"PYTHONPATH": str(ROOT)} if has_extras else {}),
             **(env or {}),
         }
+        self._command = command_of(has_extras=has_extras)
         self._prefix = prefix
         """Before the command: where it is to run."""
         self.process: subprocess.Popen[bytes] | None = None
@@ -80,7 +91,7 @@ class Proxy:
         """Start it and wait until it is ready; raise with its log if it ends before."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self._prefix, str(ROOT / ".venv/bin/rerank-canary"), "serve"],
+                [*self._prefix, *self._command, "serve"],
                 cwd=self.folder,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
@@ -92,7 +103,7 @@ class Proxy:
             if self.process.poll() is not None:
                 raise AssertionError(f"serve ended with {self.process.returncode}:\n{self.log.read_text()[-3000:]}")
             try:
-                if httpx.get(f"{self.url}/readyz").is_success:
+                if all(httpx.get(f"{url}/readyz").is_success for url in (self.url, self.control_url)):
                     return
             except httpx.TransportError:
                 pass

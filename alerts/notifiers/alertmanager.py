@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from alerts.alert import Severity
+from alerts.alert import Severity, alert_name
 from alerts.notifiers.base import NotDelivered, facts_as_lines, iso, span, web_links
 from alerts.notifiers.http import post
 
@@ -113,8 +113,3 @@ def alert_body(alert: Alert, labels: Mapping[str, str]) -> dict[str, Any]:
         **times,
         **({"generatorURL": links["dashboard"]} if "dashboard" in links else {}),
     }
-
-
-def alert_name(kind: str) -> str:
-    """Return the ``alertname`` of a kind: ``flags_stale`` is RerankCanaryFlagsStale."""
-    return "RerankCanary" + "".join(part.capitalize() for part in re.split(r"[^a-zA-Z0-9]+", kind))

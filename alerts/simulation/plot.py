@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _WIDTH, _HEIGHT = 960, 420
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 170, 30, 45
-_COLOURS = (
+COLOURS = (
     "#4269d0",
     "#efb118",
     "#ff725c",
@@ -23,7 +23,7 @@ _COLOURS = (
     "#9c6b4e",
     "#9498a0",
 )
-_STYLE = (
+STYLE = (
     "svg{font:12px system-ui,sans-serif;background:#fff;color:#222}text{fill:currentColor}"
     ".grid{stroke:currentColor;opacity:.15}.line{fill:none;stroke-width:1.5}"
     "@media(prefers-color-scheme:dark){svg{background:#16181d;color:#ddd}}"
@@ -43,7 +43,7 @@ def draw(result: Result) -> str:
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">',
-        f"<title>Evidence against each guardrail over {hours[-1]:g} hours</title><style>{_STYLE}</style>",
+        f"<title>Evidence against each guardrail over {hours[-1]:g} hours</title><style>{STYLE}</style>",
     ]
     for power in range(0, int(top) + 1, 2):
         parts.append(
@@ -56,7 +56,7 @@ def draw(result: Result) -> str:
     ]
     parts.append(_rule(y(result.threshold / math.log(10)), "breached from here on"))
     for place, name in enumerate(result.guardrails):
-        colour = _COLOURS[place % len(_COLOURS)]
+        colour = COLOURS[place % len(COLOURS)]
         points = " ".join(
             f"{x(hour):.1f},{y(row[place] / math.log(10)):.1f}"
             for hour, row in zip(hours, result.trace.evidence, strict=False)

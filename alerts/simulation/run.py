@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from alerts.guardrails import Guardrail
-    from alerts.judge import State
+    from alerts.judge_state import State
     from alerts.signals import Tick
     from alerts.simulation.rivals import Rival
     from alerts.simulation.scenario import Scenario

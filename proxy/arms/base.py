@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import msgspec
 
@@ -104,3 +104,12 @@ class Arm(Protocol):
 
     async def close(self) -> None:
         """Finish what runs and give back what is held."""
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """An arm in which what can wait would keep others waiting."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is room enough for what can wait. Never waits."""

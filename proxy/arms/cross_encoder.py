@@ -13,9 +13,10 @@ from proxy.engine.loading import LoadedModel, load
 from proxy.errors import NotReady
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from proxy.engine.batcher import Scored
+    from proxy.engine.calibration import Calibration
     from proxy.settings import CrossEncoderBackend
 
 
@@ -23,9 +24,15 @@ class CrossEncoderArm:
     """Scores pairs, remembering those it has seen."""
 
     def __init__(
-        self, settings: CrossEncoderBackend, loader: Callable[[CrossEncoderBackend], LoadedModel] = load
+        self,
+        settings: CrossEncoderBackend,
+        loader: Callable[[CrossEncoderBackend], LoadedModel] = load,
+        *,
+        calibrations: Mapping[str, Calibration] | None = None,
     ) -> None:
+        """Take *calibrations* by label: the one of the model that is loaded replaces its own."""
         self._settings = settings
+        self._calibrations = calibrations or {}
         self._loader = loader
         self._loaded: LoadedModel | None = None
         self._batcher: Batcher | None = None
@@ -63,9 +70,16 @@ class CrossEncoderArm:
         """Rows that wait for the model or are worked on."""
         return self._batcher.waiting if self._batcher else 0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether the model has nothing to do: what comes next waits for one round of it at the most."""
+        return self._batcher is not None and not self._batcher.waiting
+
     async def start(self) -> None:
         """Load and warm up, off the event loop."""
-        self._loaded = await asyncio.to_thread(self._loader, self._settings)
+        loaded = await asyncio.to_thread(self._loader, self._settings)
+        loaded.calibration = self._calibrations.get(loaded.label, loaded.calibration)
+        self._loaded = loaded
         self._cache = ScoreCache(self._loaded.revision, self._settings.cache_entries)
         self._batcher = Batcher(self._loaded.engine, queue_documents=self._settings.queue_documents)
 

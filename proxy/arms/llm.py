@@ -15,6 +15,7 @@ import toktok
 from proxy.arms.base import ArmAnswer, Usage
 from proxy.arms.llm_prompt import INSTRUCTIONS, Scores, messages, read_scores, response_format, windows
 from proxy.arms.together import together
+from proxy.engine.calibration import Calibration
 from proxy.errors import BackendError, DeadlineExceeded, InvalidAnswer, NotReady, Overloaded, ProxyError
 
 if TYPE_CHECKING:
@@ -80,8 +81,13 @@ class _Asked(msgspec.Struct, frozen=True):
 class LlmArm:
     """One attempt, one outcome: the SDK's own retries are off and every call has a timeout."""
 
-    def __init__(self, settings: LlmBackend, *, stand_in_url: str | None = None) -> None:
+    def __init__(
+        self, settings: LlmBackend, *, stand_in_url: str | None = None, calibration: Calibration | None = None
+    ) -> None:
+        """Take what the model's scores mean; None: a score of 90 is a probability of 0.9."""
         self._settings = settings
+        self.calibration = calibration or Calibration()
+        self._is_calibrated = calibration is not None
         self._is_stand_in = stand_in_url is not None
         self._running = 0
         self._client: openai.AsyncOpenAI | None = None
@@ -107,6 +113,11 @@ class LlmArm:
     def has_price(self) -> bool:
         """Whether its calls are counted in dollars; the stand-in costs none."""
         return self._is_stand_in or self._settings.model in self._settings.prices
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether at least half of the calls that may be under way at once are not."""
+        return 2 * self._running < self._settings.concurrency
 
     async def start(self) -> None:
         """Make the client; nothing is called."""
@@ -249,9 +260,10 @@ class LlmArm:
         if self._is_stand_in:
             warnings.append(NO_STAND_IN)
         usage = self._bill(asked.spent)
+        logits = tuple(math.log(p / (1 - p)) for p in chances)
         return ArmAnswer(
-            logits=tuple(math.log(p / (1 - p)) for p in chances),
-            probabilities=tuple(chances),
+            logits=logits,
+            probabilities=tuple(map(self.calibration.probability, logits) if self._is_calibrated else chances),
             model=self.model,
             tokens=usage.tokens,
             output_tokens=usage.output_tokens,

@@ -95,6 +95,11 @@ class RemoteArm:
         """Whether the server was there when it was last asked."""
         return self._client is not None and self._health is not None and self._health.is_up
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether at least half of the calls that may be under way at once are not."""
+        return 2 * self._running < self._settings.concurrency
+
     async def start(self) -> None:
         """Make the client and ask for the server's health; one that is down may come up later.
 

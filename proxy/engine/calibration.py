@@ -18,7 +18,7 @@ Statistic = Literal["top1", "mean", "margin"]
 FILE = "calibration.json"
 
 
-class StatisticRange(msgspec.Struct, frozen=True):
+class StatisticRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one statistic was on the judged set that the model was calibrated on."""
 
     low: float
@@ -27,7 +27,7 @@ class StatisticRange(msgspec.Struct, frozen=True):
     """The recommended fallback threshold."""
 
 
-class Calibration(msgspec.Struct, frozen=True):
+class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Platt's map from a raw logit z to a probability: sigmoid(slope * z + intercept).
 
     Platt 1999, "Probabilistic outputs for support vector machines", eq. 1 with A = -slope, B = -intercept.
@@ -35,8 +35,19 @@ class Calibration(msgspec.Struct, frozen=True):
 
     slope: float = 1.0
     intercept: float = 0.0
-    statistics: dict[str, StatisticRange] = {}
+    statistics: dict[Statistic, StatisticRange] = {}
     """By statistic; empty for a model that was never calibrated."""
+
+    def wrong(self) -> str | None:
+        """Return why it cannot be used, in words."""
+        if not 0 < self.slope < math.inf or not math.isfinite(self.intercept):
+            return "the slope must be positive and finite, or ranks would turn round"
+        for name, found in self.statistics.items():
+            if not -math.inf < found.low <= found.high < math.inf:
+                return f"{name}: `low` must be finite and not above `high`"
+            if found.threshold is not None and not found.low <= found.threshold <= found.high:
+                return f"{name}: the threshold {found.threshold:g} is not between {found.low:g} and {found.high:g}"
+        return None
 
     def probability(self, logit: float) -> float:
         """Return the probability, in (0, 1), that a document with this logit is relevant."""
@@ -60,8 +71,8 @@ def read_calibration(folder: Path) -> Calibration:
         found = msgspec.json.decode(file.read_bytes(), type=Calibration)
     except msgspec.MsgspecError as exc:
         raise InvalidModel(f"{file}: {exc}") from exc
-    if found.slope <= 0:
-        raise InvalidModel(f"{file}: the slope must be positive, or ranks would turn round")
+    if wrong := found.wrong():
+        raise InvalidModel(f"{file}: {wrong}")
     return found
 
 

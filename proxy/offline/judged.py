@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from proxy.errors import InvalidFile
-from proxy.offline.training_data import read_lines
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -25,6 +20,8 @@ class Judged(msgspec.Struct, frozen=True):
     """For each query the ids of its candidates, the retriever's best first."""
     grades: dict[str, dict[str, int]]
     """For each query the grade of its judged documents; all others are 0."""
+    notes: tuple[str, ...] = ()
+    """What was left out on reading, and where the candidates come from, in words."""
 
     def first(self, queries: int, candidates: int) -> Judged:
         """Return the first *queries*, each with its first *candidates*."""
@@ -35,71 +32,12 @@ class Judged(msgspec.Struct, frozen=True):
             self.documents,
             {q: self.candidates[q][:candidates] for q in kept},
             {q: self.grades[q] for q in kept if q in self.grades},
+            self.notes,
         )
 
-
-class _Row(msgspec.Struct):
-    id: str = msgspec.field(name="_id")
-    text: str = ""
-    title: str = ""
-
-
-def read_beir(folder: Path) -> Judged:
-    """Return a collection in BEIR's layout (corpus.jsonl, queries.jsonl, qrels.tsv), its candidates in bm25.json.
-
-    Raises:
-        InvalidFile: a file is missing or a line cannot be read; names it.
-
-    """
-    documents = {row.id: f"{row.title}\n{row.text}".strip() for row in _rows(_one_of(folder, "corpus.jsonl"))}
-    queries = {row.id: row.text for row in _rows(_one_of(folder, "queries.jsonl"))}
-    candidates = _candidates(_one_of(folder, "bm25.json"))
-    grades = _grades(_one_of(folder, "qrels.tsv"))
-    wanted = {q: ids for q, ids in candidates.items() if q in queries and q in grades}
-    return Judged(folder.name, queries, documents, wanted, grades)
-
-
-def _one_of(folder: Path, name: str) -> Path:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return path
-    raise InvalidFile(folder / name, "is not there")
-
-
-def _rows(path: Path) -> list[_Row]:
-    decoder = msgspec.json.Decoder(_Row)
-    rows = []
-    for number, line in read_lines(path):
-        try:
-            rows.append(decoder.decode(line))
-        except msgspec.MsgspecError as exc:
-            raise InvalidFile(path, str(exc), line=number) from exc
-    return rows
-
-
-def _candidates(path: Path) -> dict[str, list[str]]:
-    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    try:
-        return msgspec.json.decode(raw, type=dict[str, list[str]])
-    except msgspec.MsgspecError as exc:
-        raise InvalidFile(path, str(exc)) from exc
-
-
-def _grades(path: Path) -> dict[str, dict[str, int]]:
-    grades: dict[str, dict[str, int]] = {}
-    for number, line in read_lines(path):
-        fields = line.decode("utf-8").rstrip("\n").split("\t")
-        if number == 1 and fields[-1] == "score":
-            continue
-        try:
-            query, document, grade = fields
-            grades.setdefault(query, {})[document] = int(grade)
-        except ValueError as exc:
-            raise InvalidFile(path, "is not `query<TAB>document<TAB>grade`", line=number) from exc
-    return grades
-
-
-Scorer = "Callable[[str, Sequence[str]], Sequence[float]]"
+    def texts(self, query: str) -> list[str]:
+        """Return the texts of a query's candidates, in their order."""
+        return [self.documents[name] for name in self.candidates[query]]
 
 
 def measure(judged: Judged, scores: Mapping[str, Sequence[float]], measures: Sequence[str]) -> dict[str, float]:

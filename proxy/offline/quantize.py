@@ -12,11 +12,12 @@ import numpy as np
 
 from proxy.engine.batcher import batches_of
 from proxy.engine.calibration import FILE as CALIBRATION_FILE
-from proxy.engine.calibration import Calibration, StatisticRange, statistic_of
+from proxy.engine.calibration import Calibration, Statistic, StatisticRange, statistic_of
 from proxy.engine.openvino_engine import OpenVinoEngine
 from proxy.engine.pairs import PairEncoder, PairLimits
 from proxy.errors import InvalidModel
 from proxy.offline.judged import Judged, measure
+from proxy.offline.platt import fit_platt
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -211,8 +212,7 @@ def _spearman(a: Sequence[float], b: Sequence[float]) -> float:
 def fit_calibration(collections: Sequence[Judged], runs: Sequence[dict[str, list[float]]]) -> Calibration:
     """Fit Platt's map and the ranges of the statistics to the logits of a model on judged collections.
 
-    Slope and intercept minimise the log loss of "is judged relevant" with Platt's smoothed targets (Platt
-    1999, section 2.2), the classes weighted as they occur among candidates.
+    Slope and intercept are fitted to "is judged relevant", the classes weighted as they occur among candidates.
     """
     logits, labels = [], []
     for judged, run in zip(collections, runs, strict=True):
@@ -220,29 +220,16 @@ def fit_calibration(collections: Sequence[Judged], runs: Sequence[dict[str, list
             grades = judged.grades[query]
             logits += found
             labels += [grades.get(document, 0) > 0 for document in judged.candidates[query]]
-    slope, intercept = _platt(np.array(logits), np.array(labels))
+    slope, intercept = fit_platt(np.array(logits), np.array(labels))
     plain = Calibration(slope, intercept)
-    ranges = {}
-    for kind in ("top1", "mean", "margin"):
+    ranges: dict[Statistic, StatisticRange] = {}
+    kinds: tuple[Statistic, ...] = ("top1", "mean", "margin")
+    for kind in kinds:
         values = sorted(statistic_of(kind, found, plain, 2) for run in runs for found in run.values() if len(found) > 1)
         ranges[kind] = StatisticRange(
             round(values[0], 4), round(values[-1], 4), round(values[int(len(values) * _FALLBACK_SHARE)], 4)
         )
     return Calibration(round(slope, 5), round(intercept, 5), ranges)
-
-
-def _platt(logits: NDArray[np.float64], labels: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return slope and intercept; each example counts as both classes, by its smoothed target."""
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - comes with the train extra
-
-    positives, negatives = int(labels.sum()), int((~labels).sum())
-    target = np.where(labels, (positives + 1) / (positives + 2), 1 / (negatives + 2))
-    fitted = LogisticRegression(C=np.inf).fit(
-        np.concatenate([logits, logits])[:, None],
-        np.repeat([1, 0], len(logits)),
-        sample_weight=np.concatenate([target, 1 - target]),
-    )
-    return float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
 
 
 def write_calibration(calibration: Calibration, folder: Path) -> None:

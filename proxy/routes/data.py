@@ -7,6 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from litestar.handlers import HTTPRouteHandler
 
     from proxy.parts import Parts
+    from proxy.service import Served
     from proxy.wire.canonical import Dialect, RerankCall
 
 _T = TypeVar("_T")
@@ -88,6 +90,11 @@ class _Entry:
         if name not in set(Arm):
             raise InvalidRequest("x-rerank-force-arm: is neither control nor candidate", field="x-rerank-force-arm")
         return Arm(name)
+
+    def follow(self, served: Served) -> None:
+        """See to what happens with a served request once the answer is sent."""
+        if self.parts.shadower is not None:
+            self.visit.afterwards.append(partial(self.parts.shadower.offer, served.asked))
 
     def named_dialect(self) -> Dialect | None:
         """Return the dialect that the configuration binds to the path or the key."""
@@ -182,6 +189,9 @@ async def _rank(entry: _Entry, body: bytes, dialect: Dialect | None = None) -> o
     spoken, call, caller = await _off_loop(body, understand)
     served = await entry.parts.service.serve(call, caller)
     entry.visit.exposure, entry.visit.warnings = served.exposure, served.reply.warnings
+    if (feedback := entry.parts.feedback) is not None:
+        entry.visit.feedback = feedback.intake.issue(call, served.exposure, served.reply.results)
+    entry.follow(served)
     return spoken.write(call, served.reply, wire)
 
 
@@ -205,6 +215,8 @@ async def _score(entry: _Entry, body: bytes) -> object:
     callers = [msgspec.structs.replace(caller, request_id=request_id) for request_id in ids]
     done = await asyncio.gather(*map(entry.parts.service.serve, asked.calls, callers), return_exceptions=True)
     served = [_raised(one) for one in done]
+    for one in served:
+        entry.follow(one)
     entry.visit.exposure = served[0].exposure
     entry.visit.warnings = tuple(warning for one in served for warning in one.reply.warnings)
     return SCORE.write(asked, [one.reply for one in served])

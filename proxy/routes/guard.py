@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _Request = Request[Any, Any, Any]
 _log = structlog.get_logger(__name__)
+_TEST_LASTS_SECONDS = 300.0
 _SEND_SECONDS = 10.0
 
 
@@ -112,8 +113,11 @@ async def _tell(parts: Parts, notifier: Notifier, alert: Alert) -> Told:
     error = ""
     try:
         async with asyncio.timeout(_SEND_SECONDS):
-            await notifier.send(alert)
-            await notifier.send(alert.ended(time.time()))
+            if notifier.repost_seconds is None:
+                await notifier.send(alert)
+                await notifier.send(alert.ended(time.time()))
+            else:  # it gathers for a while before it tells, and tells nothing of what is over by then
+                await notifier.send(alert.ended(time.time() + _TEST_LASTS_SECONDS))
     except NotDelivered as exc:
         error = exc.reason
     except TimeoutError:

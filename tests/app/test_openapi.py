@@ -25,6 +25,8 @@ async def page(plane: Plane) -> dict[str, Any]:
 async def test_every_path_that_ranks_says_what_it_takes_and_answers(plane: Plane) -> None:
     paths = (await page(plane))["paths"]
     posts = {path: operations["post"] for path, operations in paths.items() if "post" in operations}
+    feedback = posts.pop("/v1/feedback")
+    assert {"200", "400", "401", "413", "429"} <= set(feedback["responses"])
     assert len(posts) == 10
     for operation in posts.values():
         assert operation["requestBody"]["content"]["application/json"]["schema"]

@@ -284,13 +284,13 @@ async def test_what_one_refuses_is_told_to_the_others_until_it_is_taken(
     chat = Recorder("chat")
     assert await tell(outbox, [pager, chat]) == {("pager", "given_up"): 1, ("chat", "delivered"): 1}
     assert await tell(outbox, [pager, chat], NOW + 1) == {("chat", "delivered"): 1}
-    assert chat.keys == ["rollback:7", "undelivered:pager"]
+    assert chat.keys == ["rollback:7", "undelivered:rerank-canary:pager"]
     receiver.always = HttpAnswer(202)
     assert await tell(outbox, [pager, chat], NOW + 901) == {("pager", "delivered"): 1}
     await tell(outbox, [pager, chat], NOW + 902)
     assert [(one.key, one.is_over) for one in chat.heard[1:]] == [
-        ("undelivered:pager", False),
-        ("undelivered:pager", True),
+        ("undelivered:rerank-canary:pager", False),
+        ("undelivered:rerank-canary:pager", True),
     ]
 
 
@@ -300,8 +300,8 @@ async def test_a_receiver_that_is_down_for_long_is_given_up_and_the_others_hear_
     counted: Counter[Any] = Counter()
     for turn in range(1, 2000):
         counted += await tell(outbox, [pager, chat], NOW + turn, jitter=lambda: 1.0)
-    assert counted == {("pager", "failed"): 11, ("pager", "given_up"): 1, ("chat", "delivered"): 2}
-    assert chat.keys == ["rollback:7", "undelivered:pager"]
+    assert counted == {("pager", "failed"): 47, ("pager", "given_up"): 1, ("chat", "delivered"): 2}
+    assert chat.keys == ["rollback:7", "undelivered:rerank-canary:pager"]
 
 
 async def test_a_receiver_that_is_throttled_is_asked_again_when_it_said(

@@ -48,7 +48,7 @@ class Timed(msgspec.Struct, frozen=True, kw_only=True):
     """Answers a second until the last one came: under the rate where the server does not keep up."""
 
 
-class _Connection:
+class Connection:
     """One socket with at most one call under way."""
 
     def __init__(self, port: int) -> None:
@@ -83,8 +83,8 @@ class _Connection:
 def window(port: int, calls: list[bytes], *, rate: float, seconds: float, patience_seconds: float = 3.0) -> Timed:
     """Send calls for *seconds*, wait for what is still under way, and return the times."""
     total = int(rate * seconds)
-    idle = deque(_Connection(port) for _ in range(_CONNECTIONS))
-    busy: set[_Connection] = set()
+    idle = deque(Connection(port) for _ in range(_CONNECTIONS))
+    busy: set[Connection] = set()
     waiting: deque[float] = deque()
     taken: list[float] = []
     late: list[float] = []
@@ -96,7 +96,7 @@ def window(port: int, calls: list[bytes], *, rate: float, seconds: float, patien
             waiting.append(start + scheduled / rate)
             scheduled += 1
         while waiting and (idle or len(busy) < _MOST_CONNECTIONS):
-            connection = idle.popleft() if idle else _Connection(port)
+            connection = idle.popleft() if idle else Connection(port)
             late.append(time.perf_counter() - waiting[0])
             connection.send(calls[sent % len(calls)], waiting.popleft())
             busy.add(connection)

@@ -57,6 +57,11 @@ class Server:
         self.stop()
 
     @property
+    def control_port(self) -> int:
+        """The port of its control plane, where it is one of ours."""
+        return int(self._env["RERANK_CANARY__SERVER__CONTROL_PORT"])
+
+    @property
     def pid(self) -> int:
         """The process that was started."""
         assert self._process is not None
@@ -132,10 +137,10 @@ def stub(folder: Path) -> Server:
     return Server(folder, [sys.executable, "-m", "tests.perf.stub", "--port", str(port)], port)
 
 
-def ours_in_process(folder: Path) -> Server:
+def ours_in_process(folder: Path, *, env: Mapping[str, str] | None = None, venv: Path = ROOT / ".venv") -> Server:
     """Return our proxy with arms that answer at once."""
-    env = _settings(folder)
-    python = str(ROOT / ".venv/bin/python")
+    env = _settings(folder) | dict(env or {})
+    python = str(venv / "bin/python")
     return Server(
         folder, [python, "-m", "tests.perf.instant"], int(env["RERANK_CANARY__SERVER__PORT"]), env=env, ready="/readyz"
     )

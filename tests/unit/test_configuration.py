@@ -271,3 +271,33 @@ def test_roles_on_the_control_plane_include_the_lower_ones() -> None:
 def test_keys_are_long_and_never_twice_the_same() -> None:
     assert len({new_key() for _ in range(100)}) == 100
     assert len(new_key()) > 40
+
+
+def test_shadows_of_nobody_are_refused() -> None:
+    env = {f"RERANK_CANARY__SHADOW__{name}_PERCENT": "0" for name in ("CONTROL", "CANDIDATE")}
+    load(env)
+    with pytest.raises(InvalidSettings, match=r"\$\.shadow\.is_on: .* both 0"):
+        load(env | {"RERANK_CANARY__SHADOW__IS_ON": "true"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("control_percent", "101"),
+        ("candidate_percent", "-1"),
+        ("max_dollars_per_hour", "-1"),
+        ("max_concurrency", "0"),
+        ("deadline_seconds", "0"),
+        ("expected_overlap", "0"),
+        ("expected_overlap", "1.1"),
+    ],
+)
+def test_a_setting_of_the_shadows_that_cannot_be_is_named(name: str, value: str) -> None:
+    with pytest.raises(InvalidSettings, match=rf"\$\.shadow\.{name}"):
+        load({f"RERANK_CANARY__SHADOW__{name.upper()}": value})
+
+
+def test_a_margin_of_the_overlap_that_no_candidate_could_miss_is_named() -> None:
+    guardrails = '[{"name": "overlap", "limit": 0.5}]'
+    with pytest.raises(InvalidSettings, match=r"\$\.guard\.guardrails: overlap: a margin must be below 0\.4"):
+        load({"RERANK_CANARY__SHADOW__EXPECTED_OVERLAP": "0.4", "RERANK_CANARY__GUARD__GUARDRAILS": guardrails})

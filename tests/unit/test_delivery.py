@@ -72,7 +72,7 @@ def refused(of: Delivery, *, times: int, seconds: float, error: NotDelivered = D
     """Return the delivery after failed attempts, one every so many seconds."""
     for turn in range(times):
         at = NOW + turn * seconds
-        of = failed(claimed(of, at, SETTINGS), error, at, 1.0, SETTINGS)
+        of = failed(claimed(of, at, SETTINGS), alert(), error, at, 1.0, SETTINGS)
     return of
 
 
@@ -210,7 +210,10 @@ def test_a_delivery_is_given_up_after_many_attempts_in_a_long_time() -> None:
 def test_a_refusal_for_good_is_given_up_at_once_and_looked_at_again_later() -> None:
     dead = refused(fresh(), times=1, seconds=1, error=NotDelivered("HTTP 400", is_final=True))
     assert dead.is_dead
-    assert [says(alert(), dead, PAGER, NOW + after) for after in (899, 900)] == [False, True]
+    assert [says(alert(), dead, PAGER, NOW + after) for after in (44, 45)] == [False, True]
+    warning = alert(severity=Severity.WARNING)
+    later = failed(claimed(fresh(), NOW, SETTINGS), warning, NotDelivered("", is_final=True), NOW, 1.0, SETTINGS)
+    assert [says(warning, later, PAGER, NOW + after) for after in (899, 900)] == [False, True]
     assert not delivered(claimed(dead, NOW, SETTINGS), alert(), NOW, None).is_dead
 
 
@@ -233,7 +236,7 @@ def missed(alerts: dict[str, Alert], deliveries: dict[str, Delivery], now: float
 def test_what_one_does_not_take_all_others_hear_of_whatever_they_usually_hear() -> None:
     chat = Told("chat", frozenset({Severity.INFO}))
     (said,) = undelivered(by_key(alert()), known(DEAD), [PAGER, chat], NOW, SETTINGS)
-    assert (said.key, said.kind, said.severity) == ("undelivered:pager", "undelivered", Severity.PAGE)
+    assert (said.key, said.kind, said.severity) == ("undelivered:rerank-canary:pager", "undelivered", Severity.PAGE)
     assert ("Because", "HTTP 400") in said.facts
     assert "rollback:1 happened." in dict(said.facts)["Not delivered"]
     assert [send.delivery.receiver for send in due([said], {}, [PAGER, chat], NOW, SETTINGS)] == ["chat"]
@@ -242,7 +245,7 @@ def test_what_one_does_not_take_all_others_hear_of_whatever_they_usually_hear() 
 def test_a_page_that_is_late_is_told_to_the_others_before_it_is_given_up() -> None:
     late = refused(fresh(), times=2, seconds=60)
     assert missed(by_key(alert()), known(late), NOW + 119) == []
-    assert [said.key for said in missed(by_key(alert()), known(late), NOW + 120)] == ["undelivered:pager"]
+    assert [said.key for said in missed(by_key(alert()), known(late), NOW + 120)] == ["undelivered:rerank-canary:pager"]
     assert missed(by_key(alert(severity=Severity.WARNING)), known(late), NOW + 120) == []
 
 
@@ -259,7 +262,7 @@ def test_what_is_undelivered_is_said_once_and_ends_when_it_is_taken() -> None:
 def test_what_is_undelivered_ends_with_a_receiver_that_is_no_more() -> None:
     (said,) = missed(by_key(alert()), known(DEAD))
     (over,) = undelivered(by_key(alert(), said), known(DEAD), [SLACK], NOW, SETTINGS)
-    assert (over.key, over.is_over) == (undelivered_key("pager"), True)
+    assert (over.key, over.is_over) == (undelivered_key("rerank-canary", "pager"), True)
 
 
 def test_two_dead_receivers_tell_of_each_other_and_come_to_rest() -> None:
@@ -270,9 +273,9 @@ def test_two_dead_receivers_tell_of_each_other_and_come_to_rest() -> None:
         alerts |= by_key(*changed)
         for send in due(alerts.values(), deliveries, RECEIVERS, now, SETTINGS):
             final = NotDelivered("HTTP 400", is_final=True)
-            deliveries |= known(failed(claimed(send.delivery, now, SETTINGS), final, now, 1.0, SETTINGS))
+            deliveries |= known(failed(claimed(send.delivery, now, SETTINGS), send.alert, final, now, 1.0, SETTINGS))
     assert not changed
-    assert set(alerts) == {"rollback:1", "undelivered:pager", "undelivered:slack"}
+    assert set(alerts) == {"rollback:1", *(undelivered_key("rerank-canary", name) for name in ("pager", "slack"))}
     assert all(one.version < 5 for one in alerts.values())
 
 
@@ -330,7 +333,7 @@ def test_whatever_happens_a_receiver_that_works_in_the_end_knows_how_it_ended(
             claim = claimed(send.delivery, now, SETTINGS)
             tried.append((said.is_over, works))
             done = delivered(claim, said, now, receiver.repost_seconds)
-            deliveries |= known(done if works else failed(claim, DOWN, now, 0.5, SETTINGS))
+            deliveries |= known(done if works else failed(claim, said, DOWN, now, 0.5, SETTINGS))
     heard = [is_over for is_over, works in tried if works]
     assert heard[-1:] == [said.is_over] or (said.is_over and not tried)
     assert not any(was == (True, True) and is_over for was, (is_over, _) in pairwise(tried))

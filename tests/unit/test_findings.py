@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -9,7 +11,10 @@ from msgspec.structs import replace
 from alerts.findings import findings_of
 from alerts.guardrails import EVENTS, VALUES, Event, Guardrail, Value, default_guardrails
 from alerts.guardrails import Method as Kind
-from alerts.judge import Judge, State
+from alerts.judge import Judge
+
+if TYPE_CHECKING:
+    from alerts.judge_state import State
 
 HORIZON = 86_400.0
 ERRORS = Guardrail(name="errors", words="at most {share} fail", signal=Event.ERROR, test=Kind.SHARE, limit=0.05)

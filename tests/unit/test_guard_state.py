@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -14,9 +14,13 @@ from msgspec.structs import replace
 
 from alerts.guard_state import Saved, core_tick, pack_spread, restored, saved_of, unpack_spread
 from alerts.guardrails import EVENTS, VALUES, Guardrail, GuardrailOverride, default_guardrails, with_overrides
-from alerts.judge import Judge, State
-from alerts.relative_limit import ControlLatency
+from alerts.judge import Judge
+from alerts.judging import Judging
+from alerts.relative_limit import ControlLatency, Relative
 from alerts.signals import ARMS, GROUPS, LEVELS, STREAMS, InvalidSignals, Signals, Tick, no_tick, tick_of
+
+if TYPE_CHECKING:
+    from alerts.judge_state import State
 
 GUARDRAILS = default_guardrails(0.4)
 EVEN = np.array([0.5])
@@ -111,27 +115,46 @@ OTHERS = {
     "another order": GUARDRAILS[::-1],
     "another name": (*GUARDRAILS[:-1], replace(GUARDRAILS[-1], name="dollars")),
     "another limit": with_overrides(GUARDRAILS, (GuardrailOverride(name="errors", limit=0.5),)),
+    "another overlap expected": default_guardrails(0.4, expected_overlap=0.7),
 }
 
 
 @pytest.mark.parametrize("guardrails", OTHERS.values(), ids=OTHERS)
-def test_detectors_of_other_guardrails_begin_afresh(guardrails: tuple[Guardrail, ...]) -> None:
-    """Evidence against one limit is none against another one; the stage itself goes on."""
+def test_a_guardrail_with_another_limit_begins_afresh_with_its_counts_and_no_other_does(
+    guardrails: tuple[Guardrail, ...],
+) -> None:
+    """Evidence, and proof, of one limit is none of another one."""
     before, now = judge_of(), judge_of(guardrails)
     state = lived(before)
     state.has_breached[:] = True
     after = restored(through_json(saved_of(state, before, {}, **ABOUT)), now)
-    changed = [place for place, each in enumerate(now.guardrails) if each not in before.guardrails] or slice(None)
+    changed = [place for place, each in enumerate(now.guardrails) if each not in before.guardrails]
+    kept = [place for place, each in enumerate(now.guardrails) if each in before.guardrails]
     assert not after.has_breached[0, changed].any()
+    assert after.has_breached[0, kept].all()
     assert now.evidence(after)[0, changed] == pytest.approx(now.evidence(now.begin())[0, changed])
-    assert np.array_equal(after.stage.trials, state.stage.trials)
+    was = {each.name: float(before.evidence(state)[0, place]) for place, each in enumerate(before.guardrails)}
+    assert now.evidence(after)[0, kept] == pytest.approx([was[now.guardrails[place].name] for place in kept])
+    bounds = now.bounds(after)
+    assert (bounds.trials[0, changed] == 0).all()
+    assert (bounds.trials[0, kept] > 0).any()
 
 
-def test_detectors_with_other_bets_begin_afresh() -> None:
+def test_a_state_of_another_shape_is_refused() -> None:
     judge = judge_of()
     saved = saved_of(lived(judge), judge, {}, **ABOUT)
-    after = restored(replace(saved, log_r=saved.log_r[:-1]), judge)
-    assert np.array_equal(after.log_r, judge.begin().log_r)
+    short = {name: replace(each, log_r=each.log_r[:-2]) for name, each in saved.detectors.items()}
+    with pytest.raises(ValueError, match=r"shape|broadcast"):
+        restored(replace(saved, detectors=short), judge)
+    with pytest.raises(ValueError, match="is not"):
+        restored(replace(saved, trials=[each[:-1] for each in saved.trials]), judge)
+
+
+@pytest.mark.parametrize("text", ['{"rollout": "x"}', "{garbage", "[]"])
+def test_a_state_that_cannot_be_read_begins_afresh_and_says_so(text: str) -> None:
+    work = Judging(judge_of(), Relative(1.25), "7", text, None)
+    assert work.unreadable
+    assert work.to_save(None)[:2] == ["7", "8"]
 
 
 def test_the_spread_comes_back_as_it_was() -> None:

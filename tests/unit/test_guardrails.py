@@ -56,10 +56,19 @@ def test_a_limit_of_a_p95_is_one_slow_request_in_twenty(name: str, share: float)
     assert named(name).share_limit == share
 
 
-@pytest.mark.parametrize(("name", "floor"), [("recall", 0.48), ("overlap", 0.48), ("probes", 0.48), ("cost", 0.75)])
+@pytest.mark.parametrize(("name", "floor"), [("recall", 0.48), ("overlap", 0.98), ("probes", 0.48), ("cost", 0.75)])
 def test_a_floor_is_in_the_scale_of_its_value(name: str, floor: float) -> None:
-    """Paired: 0.5 is no difference. Cost: 1 is free, 0.75 is the limit, 0 is four times as much."""
+    """Paired: 0.5 is no difference. Overlap: 1 is the same. Cost: 1 is free, 0.75 the limit, 0 four times as much."""
     assert named(name).floor == pytest.approx(floor)
+
+
+def test_an_overlap_is_held_to_what_is_expected_of_it() -> None:
+    overlap = named("overlap", default_guardrails(0.4, expected_overlap=0.6))
+    assert overlap.floor == pytest.approx(0.58)
+    assert overlap.in_words() == "overlap with control's five best at most 0.02 below the 0.6 expected"
+    assert check_guardrails(with_overrides((overlap,), (GuardrailOverride(name="overlap", limit=0.6),))) == (
+        "overlap: a margin must be below 0.6"
+    )
 
 
 def test_a_guardrail_says_its_limit_in_words() -> None:

@@ -19,8 +19,10 @@ from alerts.guardrails import (
     with_overrides,
 )
 from alerts.guardrails import Method as Kind
-from alerts.judge import BOUND_ALPHA, NOTHING, Judge, State
+from alerts.judge import Judge
+from alerts.judge_state import NOTHING, State
 from alerts.signals import ARMS, GROUPS, LEVEL_VALUES, LEVELS, STREAMS, Tick, no_tick, paired_levels
+from alerts.stage_bounds import BOUND_ALPHA
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -296,7 +298,7 @@ def test_the_detectors_rest_on_nothing_at_first() -> None:
     assert judge.evidence(state) == pytest.approx(NOTHING)
     assert not state.has_breached.any()
     take(judge, state, no_tick(2), 5)
-    assert judge.evidence(state) == pytest.approx(np.full((2, 3), np.log(5)))  # one a tick, as its bound says
+    assert judge.evidence(state) == pytest.approx(NOTHING)  # time without requests is no evidence
 
 
 # Users who are alike
@@ -515,3 +517,51 @@ def test_a_right_split_is_called_wrong_no_more_often_than_alpha() -> None:
         judge.step(state, tick, np.full(runs, 0.25))
         wrong |= judge.is_split_wrong(state)
     assert wrong.mean() <= 0.3
+
+
+# What is no fault of the candidate, or of a few only
+
+RELATIVE = Guardrail(name="p95_relative", words="", signal=Event.SLOW_RELATIVE, test=Kind.SHARE, limit=1.25)
+
+
+@pytest.mark.parametrize(("control_bad", "is_breached"), [(0.0, True), (0.2, True), (7.0, False)])
+def test_what_slows_both_arms_at_once_is_not_blamed_on_the_candidate(control_bad: float, is_breached: bool) -> None:  # noqa: FBT001 - a parameter
+    judge = judge_of(RELATIVE)
+    state = judge.begin()
+    well = even(Event.SLOW_RELATIVE, 10, 0.2) + even(Event.SLOW_RELATIVE, 10, 0.2, arm=0)
+    take(judge, state, well, 600)
+    assert not state.has_breached.any()
+    take(judge, state, even(Event.SLOW_RELATIVE, 10, 7) + even(Event.SLOW_RELATIVE, 10, control_bad, arm=0), 60)
+    assert (judge.evidence(state) >= judge.threshold).all()
+    assert state.has_breached.all() == is_breached
+
+
+def test_evidence_is_told_since_the_fault_began() -> None:
+    judge = judge_of(ERRORS)
+    state = judge.begin()
+    take(judge, state, even(Event.ERROR, 10, 0), 3600)
+    take(judge, state, even(Event.ERROR, 10, 10), 5)
+    bet = judge.leading_bet(state)[0, 0]
+    assert (state.onset.ticks[0, bet], state.onset.bad[0, 1, bet]) == (5, 50)
+    assert state.onset.trials[0, 1, bet] == 50
+
+
+def test_a_few_users_who_fare_badly_are_named_and_do_not_roll_back() -> None:
+    judge = judge_of(ERRORS)
+    state = judge.begin()
+    trials = np.full((1, GROUPS), 1.0)
+    bad = np.zeros((1, GROUPS))
+    trials[0, :2], bad[0, :2] = 4.0, 4.0
+    take(judge, state, events(Event.ERROR, trials, bad), 600)
+    assert not state.has_breached.any()
+    assert judge.few_users(state).all()
+    take(judge, state, even(Event.ERROR, 64, 0), 6000)
+    assert not judge.few_users(state).any()
+
+
+def test_the_last_of_control_on_their_way_do_not_keep_the_whole_share_from_being_passed() -> None:
+    judge = judge_of(MISSES)
+    state = judge.begin()
+    take(judge, state, even(Event.MISS, 5, 0, arm=0), 3)
+    take(judge, state, even(Event.MISS, 50, 0), 100)
+    assert judge.bounds(state).is_passed.all()

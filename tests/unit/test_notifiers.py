@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerts.alert import Alert, Severity
+from alerts.alert import Alert, Severity, alert_name
 from alerts.notifiers import slack
-from alerts.notifiers.alertmanager import Alertmanager, alert_body, alert_name
+from alerts.notifiers.alertmanager import Alertmanager, alert_body
 from alerts.notifiers.base import Acknowledgement, as_text, web_links
 from alerts.notifiers.http import retry_after_seconds
 from alerts.notifiers.pagerduty import acknowledgement_of, event

@@ -9,45 +9,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from alerts.guardrails import Value
+from alerts.quality import Quality, quality_of
 from proxy.attempts import BoundArm, Trier
 from proxy.breaker import Breaker
 from proxy.errors import BackendError, InvalidFile
 from proxy.exposure import Role
-from proxy.probes import Probe, Prober, Quality, quality_of, read_probes
+from proxy.otel import OpenTelemetry
+from proxy.otel_observer import OtelObserver
+from proxy.probes import Probe, Prober, read_probes
 from proxy.settings import Probes
 from tests.arms import WordArm
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
 PROBE = Probe("cats", ["dogs", "cats", "birds", "more cats"], {1: 2, 3: 1})
-
-
-@pytest.mark.parametrize(
-    ("judgements", "scores", "ndcg", "recall"),
-    [
-        ({1: 2, 3: 1}, [0, 9, 1, 8], 1.0, 1.0),
-        ({1: 2, 3: 1}, [9, 8, 7, 6], 0.643322, 1.0),
-        ({0: 1, 3: 2}, [0.5, 0.9, 0.2, 0.1], 0.567207, 1.0),
-        ({6: 1}, [7, 6, 5, 4, 3, 2, 1], 0.333333, 0.0),
-        ({0: 1, 1: 1, 6: 3}, [1, 2, 3, 4, 5, 6, 0], 0.421953, 1 / 3),
-        ({10: 1}, list(range(11, 0, -1)), 0.0, 0.0),
-    ],
-    ids=["best", "as received", "graded", "seventh", "several", "eleventh"],
-)
-def test_an_order_is_measured_as_trec_eval_does(
-    judgements: dict[int, int], scores: Sequence[float], ndcg: float, recall: float
-) -> None:
-    # by ir_measures 0.4.3 (nDCG@10, R@5), with ids zero-padded so that ties fall as received
-    found = quality_of(judgements, scores)
-    assert found.ndcg == pytest.approx(ndcg, abs=1e-6)
-    assert found.recall == pytest.approx(recall)
-
-
-def test_ties_fall_in_the_order_received() -> None:
-    assert quality_of({0: 1}, [1, 1, 1]).ndcg == 1
-    assert quality_of({2: 1}, [1, 1, 1]).ndcg == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -171,3 +147,23 @@ def test_without_both_answers_there_is_no_pair(fails: str) -> None:
     assert counted.levels == []
     assert made.error is not None
     assert fails in made.error
+
+
+def test_every_measure_of_a_probe_is_a_metric_by_role_but_not_one_that_cannot_vary() -> None:
+    telemetry = OpenTelemetry({}, "1", "a")
+    observer = OtelObserver(telemetry)
+    observer.probed(Role.CANDIDATE, quality_of({2: 1}, [3.0, 2.0, 1.0]))
+
+    def read(kind: str, metric: str) -> float | None:
+        labels = {"rerank_role": "candidate", "rerank_quality_metric": metric}
+        return telemetry.registry.get_sample_value(f"rerank_probe_quality_{kind}", labels)
+
+    found = {metric: read("sum", metric) for metric in Quality.__struct_fields__}
+    telemetry.close()
+    assert found == {
+        "ndcg_at_10": pytest.approx(0.5),
+        "ndcg_at_25": pytest.approx(0.5),
+        "recall_at_5": 1,
+        "recall_at_25": None,
+        "rr_at_10": pytest.approx(1 / 3),
+    }

@@ -88,8 +88,15 @@ def test_advance_waits_for_the_bake_time_unless_forced() -> None:
     state = at_stage(0)
     with pytest.raises(Refused, match="bakes for another 1 h"):
         advance(state, 23 * HOUR)
-    assert advance(state, 24 * HOUR).share_percent == 25
+    assert advance(judged(state, Verdict.ADVANCE, 24 * HOUR), 24 * HOUR).share_percent == 25
     assert advance(state, 0.0, force=True).share_percent == 25
+
+
+def test_advance_waits_for_proof_unless_forced() -> None:
+    state = judged(at_stage(0), Verdict.HOLD, 24 * HOUR)
+    with pytest.raises(Refused, match="not proved"):
+        advance(state, 24 * HOUR)
+    assert advance(state, 24 * HOUR, force=True).share_percent == 25
 
 
 def test_advance_from_an_adopted_share_goes_to_the_next_stage_above() -> None:
@@ -106,7 +113,9 @@ def test_a_held_ramp_goes_on_by_an_operators_word_only() -> None:
     assert held.phase is Phase.HELD
     assert judged(held, Verdict.ADVANCE, 1e9, auto_advance=True) is held
     assert move(held, 5, 2.0).phase is Phase.RAMPING
-    assert advance(held, 30 * HOUR).share_percent == 25
+    with pytest.raises(Refused, match="held"):
+        advance(held, 30 * HOUR)
+    assert advance(held, 30 * HOUR, force=True).share_percent == 25
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from alerts.guardrails import default_guardrails
 from alerts.histogram import BUCKETS, bucket_of, upper_edge
-from alerts.relative_limit import ControlLatency, as_counts
+from alerts.judge import Judge
+from alerts.judging import Judging
+from alerts.relative_limit import ControlLatency, Relative, as_counts
+from alerts.signals import no_tick
+from flags.ramp import DEFAULT_PLAN, Phase, Ramp
+from flags.record import RampRecord
 
 SECOND = bucket_of(1.0)
 
@@ -73,3 +79,24 @@ def test_a_histogram_is_told_by_bucket() -> None:
     assert counts.shape == (1, BUCKETS)
     assert (counts[0, 3], counts[0, SECOND], counts.sum()) == (7, 2, 9)
     assert not as_counts({}).any()
+
+
+def test_the_baseline_stands_for_control_until_enough_is_known() -> None:
+    known = ControlLatency.none()
+    known.add(requests(199), 1)
+    assert known.limit(1.25, otherwise=2.0)[0] == 2.5
+    known.add(requests(2), 1)
+    assert known.limit(1.25, otherwise=2.0)[0] == pytest.approx(1.25 * upper_edge(SECOND))
+
+
+def test_a_leader_tells_the_limit_of_the_baseline_while_control_has_no_traffic() -> None:
+    judge = Judge(default_guardrails(0.6), 86400.0, 0.01)
+    ramp = Ramp(rollout_id="r", group_id="g", phase=Phase.RAMPING, plan=DEFAULT_PLAN, stage=0, share_percent=5)
+    work = Judging(judge, Relative(1.25, 2.0), None, None, None)
+    for _ in range(60):
+        work.judge_tick(no_tick(), RampRecord(ramp=ramp), 0.0)
+    assert work.to_save(None)[-1] == "2.5"
+    untold = Judging(judge, Relative(1.25), None, None, None)
+    for _ in range(60):
+        untold.judge_tick(no_tick(), RampRecord(ramp=ramp), 0.0)
+    assert untold.to_save(None)[-1] == ""

@@ -107,15 +107,30 @@ def test_what_is_not_the_flags_choice_or_the_clients_fault_counts_for_nobody(fie
     assert [arm.requests for arm in seen.signals.arms] == [0, 0]
 
 
-def test_one_user_counts_for_three_bad_events_of_a_kind_a_minute() -> None:
+def test_what_one_user_counts_for_in_a_minute_is_capped_good_and_bad_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [600.0]
+    monkeypatch.setattr("proxy.signal_observer.time.monotonic", lambda: clock[0])
     seen = observer()
-    for _ in range(10):
-        seen.observe(exposure(outcome=Outcome.ERROR))
-    assert counts(seen, 1, Event.ERROR) == (3, 3)
+    for turn in range(100):
+        seen.observe(exposure(outcome=Outcome.ERROR if turn % 4 == 0 else Outcome.OK))
+    assert counts(seen, 1, Event.ERROR) == (5, 20)
     seen.observe(exposure("bob", outcome=Outcome.ERROR))
-    seen.observe(exposure(outcome=Outcome.ERROR, started_at=1_800_000_061.0))
-    assert counts(seen, 1, Event.ERROR) == (5, 5)
-    assert seen.signals.arms[1].requests == 12
+    clock[0] += 60.0
+    seen.observe(exposure(outcome=Outcome.ERROR, started_at=1_800_000_001.0))
+    assert counts(seen, 1, Event.ERROR) == (7, 22)
+    assert seen.signals.arms[1].requests == 102
+
+
+def test_a_doubt_is_one_whoever_answers() -> None:
+    seen = observer()
+    seen.observe(exposure(outcome=Outcome.LOW_SCORE, served_by=Role.CANDIDATE))
+    assert counts(seen, 1, Event.FALLBACK) == (1, 1)
+
+
+def test_a_candidate_that_is_not_ready_is_counted_as_that() -> None:
+    seen = observer()
+    seen.observe(exposure(assignment=Assignment(Arm.CONTROL, Reason.NOT_READY)))
+    assert seen.signals.not_ready == 1
 
 
 def test_the_limit_of_control_counts_from_when_it_is_known() -> None:
@@ -162,13 +177,17 @@ def test_a_user_is_new_once_a_stage() -> None:
     assert seen.signals.arms[1].new_users == 3
 
 
-def test_the_newest_bad_requests_are_kept_as_examples_with_their_trace() -> None:
+def test_the_slowest_bad_requests_of_late_are_kept_as_examples_with_their_trace() -> None:
     seen = observer()
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     for n in range(5):
-        seen.observe(exposure(f"u{n}", request_id=f"r{n}", seconds=0.9, traceparent=trace))
+        seen.observe(exposure(f"u{n}", request_id=f"r{n}", seconds=0.9 + n % 4 / 10, traceparent=trace))
     seen.observe(exposure("good", request_id="fine"))
-    assert [each.request_id for each in seen.signals.examples] == ["r2", "r3", "r4"]
+    assert [each.request_id for each in seen.signals.examples] == ["r3", "r2", "r1"]
+    seen.observe(exposure("later", request_id="new", seconds=0.8, traceparent=trace, started_at=1_800_000_601.0))
+    assert [each.request_id for each in seen.signals.examples] == ["new"]
+    seen = observer()
+    seen.observe(exposure(seconds=0.9, traceparent=trace))
     assert seen.signals.examples[0].trace_id == "0af7651916cd43dd8448eb211c80319c"
 
 

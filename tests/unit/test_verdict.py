@@ -34,6 +34,9 @@ def finding(name: str = "errors", **fields: Any) -> Finding:
         "lower": 0.125,
         "upper": 0.3,
         "limit": 0.05,
+        "recent_seconds": 90.0,
+        "recent_trials": 60.0,
+        "recent_bad": 30.0,
         "design_effect": 1.0,
         "seconds_to_detect": 30.0,
         "seconds_to_pass": None,
@@ -117,22 +120,22 @@ def test_what_is_only_reported_neither_rolls_back_nor_holds(holds: list[HoldReas
     assert judge([BREACHED, reported], holds).finding is BREACHED
 
 
-def test_a_share_is_told_with_what_it_surely_exceeds() -> None:
+def test_a_share_is_told_since_the_fault_began_and_of_the_stage() -> None:
     found = finding(evidence=7 * math.log(10), threshold=6.25 * math.log(10))
     assert sentence(found) == (
-        "errors: 40 of 200 (20.0%, surely over 12.5%), but it must hold that at most 5 % fail; "
-        "evidence 10^7.0, where 10^6.2 is enough"
+        "errors: 30 of 60 (50%) in the last 1 min 30 s, but it must hold that at most 5 % fail; "
+        "40 of 200 (20.00%) in the whole stage; evidence 10^7.0, where 10^6.2 is enough"
     )
 
 
 def test_a_test_between_arms_is_told_with_what_would_do() -> None:
     found = finding(test=Kind.BETWEEN, limit=0.0425)
-    assert "40 of 200 (20.00%; 4.25% would do)" in sentence(found)
+    assert "20.00%, where 4.25% would do in the whole stage" in sentence(found)
 
 
 def test_a_mean_is_told_with_its_floor() -> None:
     found = finding(test=Kind.MEAN, estimate=0.4321, upper=0.4512, limit=0.48)
-    assert "0.432 on average of 200, surely under 0.451 (the floor is 0.480)" in sentence(found)
+    assert "0.500 on average of 60 in the last 1 min 30 s" in sentence(found)
 
 
 def test_a_judgement_comes_back_from_json_as_it_was() -> None:

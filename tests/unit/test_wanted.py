@@ -34,6 +34,9 @@ FINDING = Finding(
     lower=0.034,
     upper=0.11,
     limit=0.01,
+    recent_seconds=12.0,
+    recent_trials=30,
+    recent_bad=29,
     design_effect=1.0,
     seconds_to_detect=60.0,
     seconds_to_pass=None,
@@ -66,6 +69,7 @@ def report(**fields: object) -> Report:
         leader="a",
         rollout="swap",
         share_percent=5,
+        has_candidate=True,
         judgement=Judgement(verdict=Verdict.HOLD, reason="not proved yet", hold=HoldReason.INCONCLUSIVE),
         holds=[],
         held_seconds={},
@@ -97,10 +101,10 @@ def test_nothing_is_told_where_nothing_is_wrong() -> None:
 
 def test_a_rollback_of_the_guard_is_a_page_with_all_that_is_needed_at_3_am() -> None:
     alert = told(record=rolled_back(evidence=msgspec.json.encode(EVIDENCE).decode()))["rollback:rb-1"]
-    assert (alert.severity, alert.kind, alert.starts_at) == (Severity.PAGE, "rolled_back", NOW - 20)
+    assert (alert.severity, alert.kind, alert.starts_at) == (Severity.PAGE, "rolled_back", NOW - 32)
     assert alert.title == "swap: the candidate was taken out at 5 % by guard."
     found = facts(alert)
-    assert "31 of 480 (6.5%, surely over 3.4%)" in found["Why"]
+    assert "29 of 30 (97%) in the last 12 s" in found["Why"]
     assert found["Touched"] == "480 requests of up to 120 users were the candidate's in the 2 h 1 min at 5 %"
     assert found["Examples"] == "req-1"
     assert "everybody to control" in found["Done already"]
@@ -149,29 +153,35 @@ def test_each_reason_to_hold_is_told_under_its_own_name_after_its_own_grace(reas
     grace = GRACE_SECONDS[reason]
     assert told(report=report(holds=[reason], held_seconds={reason: grace - 1})) == {}
     [alert] = told(report=report(holds=[reason], held_seconds={reason: grace})).values()
-    assert (alert.key, alert.kind, alert.starts_at) == (f"hold:{reason}", reason, NOW - grace)
+    assert (alert.key, alert.kind, alert.starts_at) == (f"hold:swap:{reason}", reason, NOW - grace)
     assert alert.severity is Severity.WARNING
 
 
 def test_replicas_that_are_to_blame_are_named() -> None:
     invalid = report(holds=[HoldReason.INVALID], held_seconds={HoldReason.INVALID: 99}, invalid={"r7": "falls"})
-    assert facts(told(report=invalid)["hold:invalid_counts"])["Replicas"] == "r7"
+    assert facts(told(report=invalid)["hold:swap:invalid_counts"])["Replicas"] == "r7"
     stale = report(holds=[HoldReason.FLAG_STALE], held_seconds={HoldReason.FLAG_STALE: 99})
-    assert facts(told(report=stale, stale=("r1", "r2"))["hold:flag_stale"])["Replicas"] == "r1, r2"
+    assert facts(told(report=stale, stale=("r1", "r2"))["hold:swap:flag_stale"])["Replicas"] == "r1, r2"
+
+
+def test_a_guard_that_judges_nothing_is_a_page() -> None:
+    assert "no_guard:swap" not in told(silent_seconds=29)
+    alert = told(silent_seconds=31)["no_guard:swap"]
+    assert (alert.severity, alert.kind, alert.starts_at) == (Severity.PAGE, "no_guard", NOW - 31)
 
 
 def test_nothing_is_held_that_nobody_has() -> None:
-    at_0 = report(share_percent=0, held_seconds={HoldReason.NO_DATA: 99})
+    at_0 = report(share_percent=0, has_candidate=False, held_seconds={HoldReason.NO_DATA: 99})
     assert told(record=record(ramp(stage=None, share_percent=0)), report=at_0) == {}
 
 
 def test_a_stage_whose_time_is_over_unproved_says_what_is_missing_and_how_long_it_takes() -> None:
     over = record(ramp(entered_at=NOW - DEFAULT_PLAN[0].bake_seconds - 60))
     [alert] = told(record=over).values()
-    assert alert.key == "hold:inconclusive:5"
+    assert alert.key == "hold:swap:inconclusive:5"
     assert facts(alert)["errors"] == "needs about 2 h more at today's traffic"
     never = report(findings=[msgspec.structs.replace(FINDING, seconds_to_pass=None)])
-    assert "cannot be proved" in facts(told(record=over, report=never)["hold:inconclusive:5"])["errors"]
+    assert "cannot be proved" in facts(told(record=over, report=never)["hold:swap:inconclusive:5"])["errors"]
 
 
 @pytest.mark.parametrize(

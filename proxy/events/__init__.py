@@ -1,0 +1,1 @@
+"""The event log: what was asked, answered and said of it, as Parquet files."""
