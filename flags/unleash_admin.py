@@ -62,7 +62,8 @@ class UnleashFlagWriter:
         self, *, url: str, token: str, flag: str, project: str, environment: str, timeout_seconds: float = 2.0
     ) -> None:
         self._flag = flag
-        self._path = f"/admin/projects/{project}/features/{flag}/environments/{environment}"
+        self._features = f"/admin/projects/{project}/features"
+        self._path = f"{self._features}/{flag}/environments/{environment}"
         self._client = httpx.AsyncClient(
             base_url=url.rstrip("/"), headers={"Authorization": token}, timeout=timeout_seconds
         )
@@ -70,6 +71,28 @@ class UnleashFlagWriter:
     async def close(self) -> None:
         """Close connections."""
         await self._client.aclose()
+
+    async def create(self, title: str) -> bool:
+        """Make the flag, with a rollout of 0 % and its environment off; tell whether there was none.
+
+        Raises:
+            FlagForbidden, FlagNotWritten: it is not there afterwards, or is there without a rollout.
+
+        """
+        body = {"name": self._flag, "type": "release", "description": title, "impressionData": False}
+        try:
+            response = await self._client.post(self._features, json=body)
+        except httpx.HTTPError as exc:
+            raise FlagNotWritten(f"Unleash cannot be reached: {type(exc).__name__}") from exc
+        if response.status_code == 409:  # in this project, or in another one: then `read` says that it is not here
+            await self.read()
+            return False
+        if response.status_code in {401, 403, 404}:
+            raise FlagForbidden(f"Unleash answered {response.status_code}: {_message(response)}")
+        if response.is_error:
+            raise FlagNotWritten(f"Unleash answered {response.status_code}: {_message(response)}")
+        await self.write(0, expected=None, group_id=self._flag, title=title)
+        return True
 
     async def read(self) -> FlagShare:
         """Return what the flag says now.

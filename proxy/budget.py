@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from proxy.settings import Fallback, Shadow
+    from proxy.quality_settings import Shadow
+    from proxy.settings import Fallback
 
 HOUR = 3600
 

@@ -18,6 +18,7 @@ from flags.store import StoreNotStarted
 from proxy.baseline_cli import baseline
 from proxy.benchmark_cli import benchmark
 from proxy.calibrate_cli import calibrate
+from proxy.cluster_cli import create_flag, smoke
 from proxy.configuration import load
 from proxy.errors import InvalidModel, InvalidSettings
 from proxy.guard_cli import GUARD_COMMANDS
@@ -71,7 +72,7 @@ def make_key() -> None:
     click.echo(hash_key(key))
 
 
-for _command in (*COMMANDS, *GUARD_COMMANDS, baseline, benchmark, calibrate, simulate):
+for _command in (*COMMANDS, *GUARD_COMMANDS, baseline, benchmark, calibrate, create_flag, simulate, smoke):
     main.add_command(_command)
 
 

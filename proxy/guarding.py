@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from proxy.attempts import Trier
     from proxy.exposure import Role
     from proxy.otel import OpenTelemetry
-    from proxy.settings import Probes, Settings
+    from proxy.quality_settings import Probes
+    from proxy.settings import Settings
     from proxy.shadow_metrics import ShadowTally
 
 _DAY_TICKS = 86400.0

@@ -15,13 +15,8 @@ from flags.rollout import InvalidFlags
 from flags.store import EmbeddedValkey, connect
 from flags.unleash import UnleashGate
 from proxy.alerting import Alerting
-from proxy.arms.cross_encoder import CrossEncoderArm
-from proxy.arms.llm import LlmArm
-from proxy.arms.remote import RemoteArm
-from proxy.attempts import BoundArm, Trier
-from proxy.breaker import Breaker
+from proxy.arming import Arming
 from proxy.budget import FallbackBudget
-from proxy.doubt import Doubt, doubt_of
 from proxy.errors import InvalidSettings, Overloaded
 from proxy.eventing import Events
 from proxy.exchange import Exchange, SharedSpend
@@ -37,9 +32,7 @@ from proxy.otel_observer import OtelObserver
 from proxy.rollout import Replica, Rollout, flag_file
 from proxy.secrets import read_or_create
 from proxy.service import Service
-from proxy.settings import CrossEncoderBackend, LlmBackend
 from proxy.shadow_metrics import ShadowTally
-from proxy.stand_in import StandIn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -49,7 +42,7 @@ if TYPE_CHECKING:
     from flags.membership import Membership
     from flags.ramp_control import RampControl
     from proxy.arms.base import Arm
-    from proxy.settings import Backend, Settings
+    from proxy.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
@@ -96,9 +89,8 @@ class Parts:
         self.keys = Keys(
             settings.auth, settings.auth.control_tokens or [token_of("local", self._secret("control.token"))]
         )
-        self.stand_in: StandIn | None = None
-        self.arms = dict(arms) if arms is not None else self._make_arms()
-        self.trier = Trier(self._bind())
+        self.arming = Arming(settings, arms)
+        self.arms, self.trier, self.stand_in = self.arming.arms, self.arming.trier, self.arming.stand_in
         self.budget = FallbackBudget(settings.fallback)
         self.embedded = None if settings.store.url else EmbeddedValkey(settings.data_dir / "store")
         url = settings.store.url.reveal() if settings.store.url else self.embedded.url if self.embedded else ""
@@ -221,34 +213,6 @@ class Parts:
             write_flag_file(file, flag.key, flag.initial_share_percent)
         return FileGate(file, flag.key)
 
-    def _make_arms(self) -> dict[str, Arm]:
-        roles = self.settings.arms
-        names = {roles.control, roles.fallback} | ({roles.candidate} if roles.use_candidate else set())
-        return {name: self._make_arm(self.settings.backend(name)) for name in sorted(names)}
-
-    def _make_arm(self, backend: Backend) -> Arm:
-        if isinstance(backend, CrossEncoderBackend):
-            return CrossEncoderArm(backend, calibrations=self.settings.calibrations)
-        if isinstance(backend, LlmBackend):
-            if backend.api_key or backend.base_url:
-                return LlmArm(backend, calibration=self.settings.calibrations.get(backend.model))
-            self.stand_in = self.stand_in or StandIn(backend.stand_in_delay_seconds)
-            return LlmArm(backend, stand_in_url=self.stand_in.url)
-        return RemoteArm(backend)
-
-    def _bind(self) -> dict[Role, BoundArm]:
-        """Bind roles to back ends; roles of one back end share its breaker."""
-        rules = self.settings.fallback
-        roles = self.settings.arms
-        bound = {
-            name: BoundArm(
-                arm, _kind(self.settings.backend(name)), Breaker(rules.breaker_failures, rules.breaker_seconds)
-            )
-            for name, arm in self.arms.items()
-        }
-        wanted = {Role.CONTROL: roles.control, Role.CANDIDATE: roles.candidate, Role.FALLBACK: roles.fallback}
-        return {role: bound[name] for role, name in wanted.items() if name in bound}
-
     async def start(self) -> None:
         """Start everything; what may come up later (flag server, store) is not waited for.
 
@@ -259,12 +223,8 @@ class Parts:
         """
         if self.embedded is not None:
             await self.embedded.start()
-        if self.stand_in is not None:
-            await self.stand_in.start()
         await self.gate.start()
-        await asyncio.gather(*(arm.start() for arm in self.arms.values()))
-        self._tell_of_calibrations()
-        self.trier.doubt = self._make_doubt()
+        await self.arming.start()
         await self.exchange.once()  # before anybody is served: a rollback may hold
         self.exchange.start()
         self.rollout.start()
@@ -274,17 +234,6 @@ class Parts:
         self.events.start()
         if self.prober is not None:
             self.prober.start()
-
-    def _tell_of_calibrations(self) -> None:
-        """Log those that hold for no model here: after a new revision the thresholds are not what they were."""
-        for model in sorted(set(self.settings.calibrations) - {arm.model for arm in self.arms.values()}):
-            _log.warning("calibration.unused", model=model)
-
-    def _make_doubt(self) -> Doubt:
-        candidate = self.arms.get(self.settings.arms.candidate)
-        if not isinstance(candidate, CrossEncoderArm):
-            return Doubt()
-        return doubt_of(self.settings.fallback, candidate.loaded)
 
     async def close(self) -> None:
         """Close in the order of a shutdown: flush what was counted, then the clients, telemetry last. Never raises."""
@@ -330,7 +279,3 @@ class Parts:
         order = (Role.CANDIDATE, Role.CONTROL, Role.FALLBACK)
         names = [self.trier.arms[role].arm.model for role in order if role in self.trier.arms]
         return list(dict.fromkeys(names))
-
-
-def _kind(backend: Backend) -> str:
-    return str(backend.__struct_config__.tag)

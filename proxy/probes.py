@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from alerts.guard import Lease
     from alerts.quality import Quality
     from proxy.attempts import Trier
-    from proxy.settings import Probes
+    from proxy.quality_settings import Probes
 
 _log = structlog.get_logger(__name__)
 

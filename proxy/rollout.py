@@ -213,8 +213,13 @@ def _writer(flag: Flag, file: Path) -> FlagWriter | None:
     """Return who may write the flag; None: nobody here, for want of an admin token."""
     if not flag.url:
         return FileFlagWriter(file, flag.key)
-    if flag.admin_token is None:
-        return None
+    return unleash_writer(flag) if flag.admin_token else None
+
+
+def unleash_writer(flag: Flag) -> UnleashFlagWriter:
+    """Return who writes the flag to Unleash; its URL and an admin token have to be there."""
+    assert flag.url is not None
+    assert flag.admin_token is not None
     return UnleashFlagWriter(
         url=flag.url,
         token=flag.admin_token.reveal(),

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from flags.latch import Latch
     from proxy.budget import ShadowBudget
-    from proxy.settings import Fallback, Shadow
+    from proxy.quality_settings import Shadow
+    from proxy.settings import Fallback
 
 _log = structlog.get_logger(__name__)
 

@@ -15,7 +15,7 @@ from proxy.events.records import FeedbackEvent, Kind, ServedRanking
 from proxy.events.redaction import Redaction
 from proxy.events.storage import Storage
 from proxy.exposure import Attempt, Exposure, Outcome, Role
-from proxy.settings import Events
+from proxy.quality_settings import Events
 from proxy.wire.canonical import Ranked, RerankCall
 
 if TYPE_CHECKING:

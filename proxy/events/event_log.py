@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from proxy.events.redaction import Redaction
-    from proxy.settings import Events
+    from proxy.quality_settings import Events
 
 _log = structlog.get_logger(__name__)
 

@@ -10,7 +10,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from proxy.settings import Events
+    from proxy.quality_settings import Events
     from proxy.wire.canonical import RerankCall
 
 _DIGEST_BYTES = 8

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from proxy.exposure import Exposure
     from proxy.feedback.doubles import Doubles
     from proxy.feedback.keys import FeedbackKeys
-    from proxy.settings import Feedback
+    from proxy.quality_settings import Feedback
     from proxy.wire.canonical import Ranked, RerankCall
 
 _JUDGED = "judged"

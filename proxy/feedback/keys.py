@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from redis.asyncio.client import Pipeline
 
-    from proxy.settings import Feedback
+    from proxy.quality_settings import Feedback
 
 _log = structlog.get_logger(__name__)
 _MOST_REMEMBERED = 4

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from proxy.feedback.intake import Refusal, Said
     from proxy.feedback.token import FeedbackToken
     from proxy.otel import OpenTelemetry
-    from proxy.settings import Feedback
+    from proxy.quality_settings import Feedback
     from proxy.signal_observer import SignalObserver
 
 _VOTES = {Kind.VOTED: 1, Kind.VOTED_DOWN: -1}

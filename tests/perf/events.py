@@ -25,7 +25,7 @@ from proxy.events.records import Kind, ServedRanking
 from proxy.events.redaction import Redaction
 from proxy.events.storage import Storage
 from proxy.exposure import Attempt, Exposure, Outcome, Role
-from proxy.settings import Events
+from proxy.quality_settings import Events
 from proxy.wire.canonical import Ranked, RerankCall
 from tests.perf.machine import console, keep, table, this_machine
 from tests.perf.overhead import Target, quiet_window

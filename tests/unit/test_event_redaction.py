@@ -8,7 +8,7 @@ import pytest
 
 from proxy.events.records import Kind
 from proxy.events.redaction import Redaction
-from proxy.settings import Events
+from proxy.quality_settings import Events
 from proxy.wire.canonical import RerankCall
 from tests.events import SALT, feedback, ranking, read, write
 

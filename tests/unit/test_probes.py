@@ -17,7 +17,7 @@ from proxy.exposure import Role
 from proxy.otel import OpenTelemetry
 from proxy.otel_observer import OtelObserver
 from proxy.probes import Probe, Prober, read_probes
-from proxy.settings import Probes
+from proxy.quality_settings import Probes
 from tests.arms import WordArm
 
 if TYPE_CHECKING:

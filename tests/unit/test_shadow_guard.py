@@ -18,7 +18,8 @@ from alerts.signals import GROUPS, Signals, tick_of
 from flags.vocabulary import Arm
 from proxy.exposure import Attempt, Outcome, Role
 from proxy.guarding import guardrails_of
-from proxy.settings import Settings, Shadow
+from proxy.quality_settings import Shadow
+from proxy.settings import Settings
 from proxy.shadow import Shadowed
 from proxy.shadow_metrics import OverlapCount
 from tests.unit.test_signal_observer import observer
