@@ -12,7 +12,20 @@ import msgspec
 import pytest
 
 from tests.conftest import require_part
-from tests.helm.charts import CHART, EXAMPLES, HELMS, helm, kinds, manifests, one, pods, refusal, rendered, template, tool
+from tests.helm.charts import (
+    CHART,
+    EXAMPLES,
+    HELMS,
+    helm,
+    kinds,
+    manifests,
+    one,
+    pods,
+    refusal,
+    rendered,
+    template,
+    tool,
+)
 from tests.running import ROOT
 
 if TYPE_CHECKING:
@@ -48,7 +61,16 @@ def test_the_full_example_has_every_kind() -> None:
     assert kinds(rendered("full")) == sorted(
         [
             *("ConfigMap", "ConfigMap", "CronJob", "Deployment", "HTTPRoute", "HorizontalPodAutoscaler", "Ingress"),
-            *("Job", "NetworkPolicy", "NetworkPolicy", "Pod", "PodDisruptionBudget", "PrometheusRule", "Service", "Service"),
+            *(
+                "Job",
+                "NetworkPolicy",
+                "NetworkPolicy",
+                "Pod",
+                "PodDisruptionBudget",
+                "PrometheusRule",
+                "Service",
+                "Service",
+            ),
             *("ServiceAccount", "ServiceMonitor"),
         ]
     )
@@ -260,7 +282,9 @@ def test_a_model_that_is_here_asks_no_hub() -> None:
 
 def test_new_settings_roll_the_pods_and_the_same_ones_do_not() -> None:
     def checksum(values: dict[str, Any]) -> str:
-        found: str = one(rendered(values), "Deployment")["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
+        found: str = one(rendered(values), "Deployment")["spec"]["template"]["metadata"]["annotations"][
+            "checksum/config"
+        ]
         return found
 
     slow = {"config": "[ramp]\ncool_down_seconds = 60\n"}
@@ -308,7 +332,10 @@ def test_nobody_reaches_the_control_plane_unless_told() -> None:
 
 def test_pods_are_spread_and_kept_when_nodes_are_drained() -> None:
     found = rendered(MANY)
-    keys = [each["topologyKey"] for each in one(found, "Deployment")["spec"]["template"]["spec"]["topologySpreadConstraints"]]
+    keys = [
+        each["topologyKey"]
+        for each in one(found, "Deployment")["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    ]
     assert keys == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
     assert one(found, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
 

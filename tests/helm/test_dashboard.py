@@ -59,7 +59,7 @@ def labels() -> set[str]:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Sample]]:
-    """Return what a proxy exports that has done all it can: both arms, shadows, probes, feedback, alerts, a fallback."""
+    """Return what a proxy exports that did all it can: both arms, shadows, probes, feedback, alerts, a fallback."""
     folder = tmp_path_factory.mktemp("dashboard")
     probes = folder / "probes.jsonl"
     probes.write_text(json.dumps({"query": QUERY, "documents": DOCUMENTS, "judgements": {"1": 1, "3": 1}}) + "\n")
