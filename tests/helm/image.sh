@@ -8,7 +8,11 @@ cd "$(dirname "$0")/../.."
 target=${1:-cpu}
 work=$(mktemp -d)
 name=rerank-canary-image-test
-export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=${STORAGE_DRIVER:-vfs}
+export BUILDAH_ISOLATION=chroot
+store=${IMAGE_STORE:-$PWD/tests/parts/.cache/images} # one of its own, so that no setting of the machine matters
+storage=(--root "$store" --runroot "$work/run" --storage-driver "${STORAGE_DRIVER:-vfs}")
+buildah() { command buildah "${storage[@]}" "$@"; }
+podman() { command podman "${storage[@]}" "$@"; }
 trap 'podman rm --force --time 1 "$name" > /dev/null 2>&1 || true; rm -rf "$work"' EXIT
 
 step() { printf '\n== %s\n' "$*"; }
