@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 _MOST_REMEMBERED = 50_000
 """Of this replica's own memory, while the store is away."""
+_CLOSE_SECONDS = 5.0
 
 
 class _Claim(msgspec.Struct, frozen=True):
@@ -61,7 +62,12 @@ class Doubles:
     async def _run(self) -> None:
         while self._waiting:
             claims, self._waiting = self._waiting, []
-            answers = await self._ask(claims)
+            try:
+                answers = await self._ask(claims)
+            except BaseException as exc:  # nobody may wait for ever
+                for claim in claims:
+                    claim.answer.cancel(f"feedback: {type(exc).__name__}")
+                raise
             for claim, answer in zip(claims, answers, strict=True):
                 if not claim.answer.done():
                     claim.answer.set_result(answer)
@@ -105,4 +111,4 @@ class Doubles:
     async def close(self) -> None:
         """Answer what waits."""
         if self._task is not None:
-            await asyncio.wait([self._task], timeout=self._seconds)
+            await asyncio.wait([self._task], timeout=_CLOSE_SECONDS)

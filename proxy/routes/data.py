@@ -189,10 +189,12 @@ async def _rank(entry: _Entry, body: bytes, dialect: Dialect | None = None) -> o
     spoken, call, caller = await _off_loop(body, understand)
     served = await entry.parts.service.serve(call, caller)
     entry.visit.exposure, entry.visit.warnings = served.exposure, served.reply.warnings
+    reply = served.reply
     if (feedback := entry.parts.feedback) is not None:
-        entry.visit.feedback = feedback.intake.issue(call, served.exposure, served.reply.results)
+        entry.visit.feedback = feedback.intake.issue(call, served.exposure, reply.results)
+        reply = msgspec.structs.replace(reply, feedback=entry.visit.feedback)
     entry.follow(served)
-    return spoken.write(call, served.reply, wire)
+    return spoken.write(call, reply, wire)
 
 
 async def _score(entry: _Entry, body: bytes) -> object:

@@ -86,6 +86,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens that the serving arm read."""
     created: int = 0
     """Unix seconds."""
+    feedback: str | None = None
+    """By what the caller may say something of it later; for clients that show no headers."""
     warnings: tuple[str, ...] = ()
 
 

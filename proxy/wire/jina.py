@@ -98,6 +98,8 @@ class Meta(msgspec.Struct, omit_defaults=True):
     api_version: ApiVersion
     billed_units: BilledUnits
     tokens: Tokens
+    feedback: str | None = None
+    """What ``POST /v1/feedback`` takes as `request_id`: the header ``x-rerank-feedback`` once more."""
     warnings: list[str] = []
 
 
@@ -180,5 +182,11 @@ def envelope(call: RerankCall, reply: Reply, wire: Wire, api_version: str) -> Re
             for r in reply.results
         ],
         usage=Usage(reply.tokens, reply.tokens),
-        meta=Meta(ApiVersion(api_version), BilledUnits(0, reply.tokens), Tokens(reply.tokens), list(reply.warnings)),
+        meta=Meta(
+            api_version=ApiVersion(api_version),
+            billed_units=BilledUnits(0, reply.tokens),
+            tokens=Tokens(reply.tokens),
+            feedback=reply.feedback,
+            warnings=list(reply.warnings),
+        ),
     )

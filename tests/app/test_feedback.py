@@ -79,6 +79,13 @@ async def test_an_answer_of_every_dialect_can_be_said_something_of(plane: Plane,
     assert documents(plane, "candidate", "clicked", "counted") == 1
 
 
+@pytest.mark.parametrize("name", ["jina", "cohere-v2", "voyage"])
+async def test_clients_that_show_no_headers_find_it_in_the_answer(plane: Plane, name: str) -> None:
+    path, body = DIALECTS[name]
+    answer = await plane.client.post(path, json=body, headers=CANDIDATE)
+    assert answer.json()["meta"]["feedback"] == answer.headers[HEADER]
+
+
 async def test_what_is_chosen_is_measured_by_its_place_in_the_answer(plane: Plane) -> None:
     await counted(plane, await token_of(plane, CONTROL), clicked=[BEST])
     await counted(plane, await token_of(plane, CANDIDATE), cited=[SIXTH, BEST])

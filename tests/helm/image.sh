@@ -8,7 +8,11 @@ cd "$(dirname "$0")/../.."
 target=${1:-cpu}
 work=$(mktemp -d)
 name=rerank-canary-image-test
-export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=${STORAGE_DRIVER:-vfs}
+export BUILDAH_ISOLATION=chroot
+store=${IMAGE_STORE:-$PWD/tests/parts/.cache/images} # one of its own, so that no setting of the machine matters
+storage=(--root "$store" --runroot "$store.run" --storage-driver "${STORAGE_DRIVER:-vfs}")
+buildah() { command buildah "${storage[@]}" "$@"; }
+podman() { command podman "${storage[@]}" "$@"; }
 trap 'podman rm --force --time 1 "$name" > /dev/null 2>&1 || true; rm -rf "$work"' EXIT
 
 step() { printf '\n== %s\n' "$*"; }
@@ -33,13 +37,16 @@ buildah build --quiet --layers --ignorefile helm/Dockerfile.dockerignore --file 
 buildah inspect --type image --format 'user {{.OCIv1.Config.User}}, entry {{.OCIv1.Config.Entrypoint}}' "localhost/rerank-canary:$target"
 podman image ls --format '{{.Repository}}:{{.Tag}} {{.Size}}' "localhost/rerank-canary:$target"
 
+install --directory --owner 10001 --group 10001 "$work/data"
+chmod 711 "$work"
 step "run: read-only, no capabilities, uid 10001"
 podman run --detach --name "$name" --read-only --read-only-tmpfs=false --cap-drop=ALL --security-opt=no-new-privileges \
-  --user 10001:10001 --network=host --cgroups=disabled --tmpfs /tmp:rw,size=64m --tmpfs /data:rw,size=256m,mode=0777 \
+  --ulimit nofile=4096:4096 --ulimit nproc=1024:1024 --user 10001:10001 --network=host --tmpfs /tmp:rw,size=64m --volume "$work/data:/data" \
   --env RERANK_CANARY__AUTH__ALLOW_ANONYMOUS=true --env RERANK_CANARY__SERVER__HOST=127.0.0.1 \
   --env RERANK_CANARY__SERVER__PORT="${PORT:=18080}" --env RERANK_CANARY__SERVER__CONTROL_PORT="$((PORT + 1))" \
   --env RERANK_CANARY__SERVER__DRAIN_SECONDS=2 "localhost/rerank-canary:$target" > /dev/null
 for _ in $(seq 150); do curl -sf "localhost:$PORT/readyz" > /dev/null && break; sleep 0.2; done
+curl -sf "localhost:$PORT/readyz" > /dev/null || { podman logs "$name"; exit 1; }
 pid=$(podman inspect --format '{{.State.Pid}}' "$name")
 grep -E '^(Uid|CapEff|NoNewPrivs)' "/proc/$pid/status"
 [ "$(awk '/^Uid/ {print $2}' "/proc/$pid/status")" != 0 ]

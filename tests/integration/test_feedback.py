@@ -6,6 +6,7 @@ import json
 import random
 from typing import TYPE_CHECKING, Any
 
+import cohere
 import httpx
 import pytest
 
@@ -62,6 +63,15 @@ def test_any_replica_takes_what_another_served_and_knows_what_that_was_told(repl
     assert say(two, request_id, clicked=[BEST]) == {"counted": 1, "double": 0}
     assert say(one, request_id, clicked=[BEST, 1]) == {"counted": 1, "double": 1}
     assert say(two, request_id, clicked=[1]) == {"counted": 0, "double": 1}
+
+
+def test_the_cohere_sdk_which_hides_headers_has_it_too(replicas: tuple[Proxy, Proxy]) -> None:
+    with httpx.Client() as http:
+        client = cohere.ClientV2(api_key="any", base_url=replicas[0].url, httpx_client=http)
+        answer = client.rerank(model="any", query=WORDS, documents=DOCUMENTS)
+    assert answer.meta is not None
+    request_id = answer.meta.feedback  # type: ignore[attr-defined]  # what it does not know it keeps
+    assert say(replicas[1], request_id, clicked=[answer.results[0].index]) == {"counted": 1, "double": 0}
 
 
 def test_what_is_remembered_is_forgotten_with_the_window(
