@@ -29,7 +29,11 @@ ENVIRONMENT = "development"
 
 
 def is_unleash_here() -> bool:
-    return all(path.is_file() for path in (_NODE, _SERVER, _POSTGRES / "postgres"))
+    return all(path.is_file() for path in (_NODE, _SERVER)) and is_postgres_here()
+
+
+def is_postgres_here() -> bool:
+    return (_POSTGRES / "postgres").is_file()
 
 
 class Postgres:

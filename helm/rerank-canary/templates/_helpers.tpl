@@ -30,7 +30,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 
 {{- /* What of the rollout would be lost with the pod has to be on a volume. */ -}}
 {{- define "rerank-canary.hasVolume" -}}
-{{- if and .Values.persistence.enabled (not (and (include "rerank-canary.hasRedis" .) .Values.flag.unleashUrl)) }}yes{{ end }}
+{{- if and .Values.persistence.enabled (not (and (include "rerank-canary.hasRedis" .) .Values.flag.unleashUrl .Values.secrets.salt.name)) }}yes{{ end }}
+{{- end }}
+
+{{- /* Whole cores of limits.cpu: the model would take every core of the node, which a limit does not hide. */ -}}
+{{- define "rerank-canary.cores" -}}
+{{- $cpu := toString .Values.resources.limits.cpu -}}
+{{- $cores := ternary (divf (float64 (trimSuffix "m" $cpu)) 1000) (float64 $cpu) (hasSuffix "m" $cpu) -}}
+{{- max 1 (floor $cores | int) -}}
 {{- end }}
 
 {{- /* Variables of every container, from values and Secrets. Goes before the TOML file. */ -}}
@@ -49,6 +56,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- with .Values.model.name }}
 - {name: RERANK_MODEL, value: {{ . | quote }}}
 - {name: DEVICE, value: {{ ternary "cuda" "cpu" $.Values.gpu.enabled }}}
+{{- if not (dig "backends" "cross-encoder" "threads" 0 ($.Values.config | fromToml)) }}
+- {name: RERANK_CANARY__BACKENDS__CROSS_ENCODER__THREADS, value: {{ include "rerank-canary.cores" $ | quote }}}
+{{- end }}
+{{- if or (eq . "shipped") (hasPrefix "/" .) }}
+- {name: HF_HUB_OFFLINE, value: "1"}
+{{- end }}
 {{- end }}
 {{- with .Values.redis.url }}
 - {name: REDIS_URL, value: {{ . | quote }}}
