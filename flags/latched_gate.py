@@ -22,6 +22,8 @@ class LatchedGate:
         self._gate = gate
         self._latch = latch
         self._pulse = pulse
+        self._followed: float | None = None
+        """The opening of the latch since which the flag has said what the record says."""
 
     @property
     def state(self) -> GateState:
@@ -29,19 +31,28 @@ class LatchedGate:
         return self._gate.state
 
     def shut_by(self) -> Reason | None:
-        """Return why nobody may be given to the candidate; None: the flag decides.
-
-        A flag that was last read before the latch opened says what held before the rollback.
-        """
-        if self._latch.is_set or self._is_flag_older_than_opening():
+        """Return why nobody may be given to the candidate; None: the flag decides."""
+        if self._latch.is_set or self._is_flag_of_before():
             return Reason.LATCHED
         if self._pulse.is_unsure or not self._latch.is_known:
             return Reason.UNSURE
         return None
 
-    def _is_flag_older_than_opening(self) -> bool:
-        opened_at = self._latch.opened_at
-        return opened_at is not None and (self._gate.state.fresh_at or 0.0) < opened_at
+    def _is_flag_of_before(self) -> bool:
+        """Tell whether the flag may still say what held before the rollback.
+
+        That it was read since the latch opened is not enough: a flag server answers the old state for a moment after
+        it was told the new one. So the flag has to say the record's share once.
+        """
+        opened_at, state = self._latch.opened_at, self._gate.state
+        if opened_at is None or self._followed == opened_at:
+            return False
+        record = self._latch.record
+        share = state.rollout.share_percent if state.rollout is not None and state.rollout.is_enabled else 0
+        agrees = record is None or share == record.ramp.share_percent
+        if agrees and (state.fresh_at or 0.0) >= opened_at:
+            self._followed = opened_at
+        return self._followed != opened_at
 
     def assign(self, context: FlagContext) -> Assignment:
         """Return the arm of *context*. Never raises, never blocks."""

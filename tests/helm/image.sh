@@ -51,7 +51,8 @@ pid=$(podman inspect --format '{{.State.Pid}}' "$name")
 grep -E '^(Uid|CapEff|NoNewPrivs)' "/proc/$pid/status"
 [ "$(awk '/^Uid/ {print $2}' "/proc/$pid/status")" != 0 ]
 [ "$(awk '/^CapEff/ {print $2}' "/proc/$pid/status")" = 0000000000000000 ]
-grep -q ' / / ro' "/proc/$pid/mountinfo" && echo "the root file system is read-only"
+awk '$5 == "/" {print "the root file system is mounted " $6}' "/proc/$pid/mountinfo" | tee "$work/root"
+grep -q 'mounted ro' "$work/root"
 
 step "the README's curl"
 curl -sf "localhost:$PORT/v1/rerank" -H 'X-User-Id: ada' -d '{

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,7 @@ from flags.latched_gate import LatchedGate
 from flags.pulse import Pulse
 from flags.ramp import Phase, Ramp, Rollback, rearm, roll_back
 from flags.record import RampRecord, changed, with_rollback
+from flags.rollout import Rollout
 from flags.vocabulary import Arm, Assignment, FlagContext, Reason
 
 if TYPE_CHECKING:
@@ -182,6 +184,21 @@ def test_after_a_rearm_a_flag_that_was_last_read_before_it_gives_nothing() -> No
     stale, fresh = latch.opened_at - 1, latch.opened_at + 1
     assert LatchedGate(Everybody(Arm.CANDIDATE, stale), latch, Pulse()).shut_by() is Reason.LATCHED
     assert LatchedGate(Everybody(Arm.CANDIDATE, fresh), latch, Pulse()).shut_by() is None
+
+
+def test_after_a_rearm_a_flag_server_that_still_answers_the_old_share_gives_nothing() -> None:
+    latch = following(ROLLED)
+    latch.take(REARMED)
+    assert latch.opened_at is not None
+    flag = Everybody(Arm.CANDIDATE)
+    gate = LatchedGate(flag, latch, Pulse())
+
+    def says(share_percent: int) -> Reason | None:
+        rollout = Rollout(is_enabled=True, share_percent=share_percent, group_id="f", stickiness="userId", splits=True)
+        flag.state = replace(flag.state, rollout=rollout, fresh_at=time.time() + 1)
+        return gate.shut_by()
+
+    assert [says(25), says(25), says(0), says(25)] == [Reason.LATCHED, Reason.LATCHED, None, None]
 
 
 def test_a_copy_is_read_from_its_own_file_only(tmp_path: Path) -> None:
