@@ -246,6 +246,38 @@ def test_secrets_come_by_reference_only(example: str) -> None:
                 assert not (is_secret and "value" in variable), variable["name"]
 
 
+def test_every_pod_runs_where_pods_may() -> None:
+    place: dict[str, Any] = {
+        "nodeSelector": {"disk": "ssd"},
+        "tolerations": [{"key": "search", "operator": "Exists"}],
+        "priorityClassName": "high",
+        "image": {"pullSecrets": [{"name": "registry"}]},
+    }
+    flag = {"flag": {**UNLEASH["flag"], "create": True}}
+    found = pods(rendered({**MANY, **flag, **place, "nightly": {"enabled": True}}))
+    assert len(found) == 4
+    for spec in found.values():
+        assert {name: spec[name] for name in place if name != "image"} | {
+            "image": {"pullSecrets": spec["imagePullSecrets"]}
+        } == place
+
+
+def test_what_runs_at_night_is_beside_the_volume_that_it_reads() -> None:
+    alone = pods(rendered({"nightly": {"enabled": True}}))["CronJob/rc-rerank-canary-nightly"]
+    [term] = alone["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    many = pods(rendered({**MANY, "nightly": {"enabled": True}}))["CronJob/rc-rerank-canary-nightly"]
+    assert "affinity" not in many
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_no_variable_is_said_twice(example: str) -> None:
+    for spec in pods(rendered(example)).values():
+        for container in spec["containers"]:
+            said = [variable["name"] for variable in container.get("env", [])]
+            assert len(set(said)) == len(said)
+
+
 def test_a_pod_ends_after_the_longest_request_may() -> None:
     spec = pods(rendered({"shutdown": {"preStopSeconds": 7, "drainSeconds": 3, "graceSeconds": 40}}))
     proxy = spec["Deployment/rc-rerank-canary"]

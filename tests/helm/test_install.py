@@ -139,4 +139,4 @@ def test_a_new_version_says_nothing_of_the_share(cluster: Cluster) -> None:
     after = cluster.kept()
     changed = {key for key in after if after[key] != before[key]}
     assert {kind for kind, _ in changed} == {"Deployment", "CronJob"}
-    assert not any(word in str(each) for each in after.values() for word in ("SHARE_PERCENT", "share_percent ="))
+    assert not any(word in str(each) for each in after.values() for word in ("SHARE_PERCENT", "initial_share_percent"))

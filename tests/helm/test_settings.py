@@ -11,6 +11,7 @@ import pytest
 from proxy.backends import CrossEncoderBackend, LlmBackend, RemoteBackend
 from proxy.configuration import load
 from proxy.otel import protocols_of
+from proxy.receivers import PagerDutyReceiver
 from proxy.secrets import Secret, hash_key
 from tests.helm.charts import EXAMPLES, one, pods, rendered
 from tests.running import Proxy
@@ -30,6 +31,7 @@ SECRETS = {
     "RERANK_CANARY__AUTH__CONTROL_TOKENS": json.dumps([{"name": "olga", "key": hash_key("olga"), "role": "operator"}]),
     "RERANK_CANARY__IDENTITY__SALT": "salt",
     "OTEL_EXPORTER_OTLP_HEADERS": "api-key=abc",
+    "RERANK_CANARY__ALERTS__RECEIVERS__ON_CALL__ROUTING_KEY": "routing",
 }
 """What stands in the Secrets, by the variable that it becomes."""
 
@@ -72,6 +74,10 @@ def test_every_value_of_the_full_example_arrives(tmp_path: Path) -> None:
     assert settings.auth.control_tokens[0].name == "olga"
     gpt = settings.backend("gpt")
     assert isinstance(gpt, LlmBackend)
+    on_call = settings.alerts.receivers["on_call"]
+    assert isinstance(on_call, PagerDutyReceiver)
+    assert on_call.routing_key == Secret("routing")
+    assert [stage.share_percent for stage in settings.ramp.stages] == [5, 100]
     assert gpt.api_key == Secret("sk-test")
 
 

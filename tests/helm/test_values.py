@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from proxy.cli import main
-from tests.helm.charts import CHART, EXAMPLES, rendered, template
+from tests.helm.charts import CHART, EXAMPLES, pods, rendered, template
 from tests.running import ROOT
 
 if TYPE_CHECKING:
@@ -58,6 +58,20 @@ def test_what_the_readme_links_to_is_there() -> None:
 def test_the_readme_s_configuration_is_taken() -> None:
     [block] = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     rendered(msgspec.yaml.decode(block, type=dict[str, Any]))
+
+
+def test_the_readme_makes_the_secrets_that_its_command_names() -> None:
+    [shell] = re.findall(r"```sh\n(new\(\).*?)```", README, re.DOTALL)
+    made = {
+        (name, key)
+        for name, rest in re.findall(r"create secret generic (\S+)((?:.*\\\n)*.*)", shell)
+        for key in re.findall(r"--from-literal=(\w+)=", rest)
+    }
+    options = [option for name in re.findall(r"--set (\S+)", shell) for option in ("--set", name)]
+    found = pods(rendered("cpu", "helm4", *options)).values()
+    variables = [each for spec in found for container in spec["containers"] for each in container["env"]]
+    sources = [each["valueFrom"]["secretKeyRef"] for each in variables if "valueFrom" in each]
+    assert {(each["name"], each["key"]) for each in sources} == made
 
 
 def closed(schema: dict[str, Any], path: str = "") -> list[str]:
