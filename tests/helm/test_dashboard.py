@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import require_part
-from tests.helm.charts import CHART
+from tests.helm.charts import CHART, one, rendered
 from tests.integration.pages import metrics_page
 from tests.parts.llm import ScriptedLlm
 from tests.parts.llm_replies import scores
@@ -109,6 +109,16 @@ def test_every_metric_of_the_dashboard_is_exported(exported: list[Sample]) -> No
 def test_every_label_of_the_dashboard_is_exported(exported: list[Sample]) -> None:
     known = {label for sample in exported for label in sample.labels}
     assert labels() - known - OF_THE_SCRAPE == OF_A_FAULT
+
+
+def test_the_autoscaler_asks_for_what_its_page_makes_of_exported_metrics(exported: list[Sample]) -> None:
+    page = (CHART / "docs/autoscaling.md").read_text()
+    found = rendered("cpu", "helm4", "--set", "autoscaling.enabled=true,autoscaling.metric=queue")
+    [metric] = one(found, "HorizontalPodAutoscaler")["spec"]["metrics"]
+    assert f"{{as: {metric['pods']['metric']['name']}}}" in page
+    asked = set(re.findall(r"rerank_queue_duration_seconds\w*(?=\{)", page))
+    assert len(asked) == 2
+    assert asked <= {sample.name for sample in exported}
 
 
 def test_prometheus_can_be_asked_so(tmp_path: Path) -> None:
