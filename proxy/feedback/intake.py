@@ -10,6 +10,7 @@ import msgspec
 
 from flags.vocabulary import FREE_REASONS
 from proxy.errors import InvalidRequest
+from proxy.exposure import Role
 from proxy.feedback.measures import Placed, placed
 from proxy.feedback.token import (
     MOST_PLACES,
@@ -120,7 +121,7 @@ class Intake:
 
     def issue(self, call: RerankCall, exposure: Exposure, results: Sequence[Ranked]) -> str | None:
         """Return the token of a served ranking; None where what is said of it would mean nothing."""
-        if exposure.is_forced or not results:
+        if exposure.is_forced or exposure.served_by is Role.RECEIVED or not results:
             return None
         first = results[:MOST_PLACES]
         assignment = exposure.assignment

@@ -102,9 +102,13 @@ class MissCount:
         self._miss_after = miss_after
 
     def said(self, said: Said) -> None:
-        """Count a ranking once: what the user chose first says enough, and one user's every click is no evidence."""
+        """Count a ranking once: what the user chose first says enough, and one user's every click is no evidence.
+
+        It counts for the assigned arm, whoever answered: else a candidate that leaves its hard queries to the fallback
+        would be judged by its easy ones. Of few documents none can be missed.
+        """
         token = said.token
-        if said.is_first_choice and token.is_free and not token.has_fallen_back:
+        if said.is_first_choice and token.is_free and token.documents > self._miss_after:
             best = said.placed.best
             self._signals.count_feedback(
                 token.arm,

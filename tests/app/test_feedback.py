@@ -290,7 +290,28 @@ async def test_the_guard_counts_what_was_chosen_first_of_each_ranking(make_plane
     assert misses(plane, Arm.CONTROL) == (1, 1)
 
 
-async def test_the_guard_does_not_count_fallbacks_other_stages_or_one_user_for_all(
+async def test_the_guard_counts_a_fallback_for_the_arm_that_passed_it_on(make_plane: Callable[..., Plane]) -> None:
+    plane = make_plane(RERANK_CANARY__FEEDBACK__JUDGE="true")
+    plane.cross_encoder.fault = BackendError("boom")
+    await counted(plane, await token_of(plane, CANDIDATE), clicked=[LAST])
+    assert misses(plane, Arm.CANDIDATE) == (1, 1)
+
+
+async def test_an_order_that_nobody_made_has_no_token(make_plane: Callable[..., Plane]) -> None:
+    plane = make_plane(RERANK_CANARY__FALLBACK__LAST_RESORT="received")
+    plane.cross_encoder.fault = plane.gpt.fault = BackendError("boom")
+    answer = await plane.client.post("/v1/rerank", json=BODY, headers=CANDIDATE)
+    assert (answer.status_code, answer.headers["x-rerank-served-by"]) == (200, "received")
+    assert HEADER not in answer.headers
+
+
+async def test_a_token_of_another_rollout_is_none(make_plane: Callable[..., Plane]) -> None:
+    one = make_plane(RERANK_CANARY__FEEDBACK__KEY="the key")
+    other = make_plane(RERANK_CANARY__FEEDBACK__KEY="the key", RERANK_CANARY__FLAG__KEY="another-flag")
+    assert (await say(other, await token_of(one, CANDIDATE), clicked=[BEST])).status_code == 400
+
+
+async def test_the_guard_does_not_count_other_stages_few_documents_or_one_user_for_all(
     make_plane: Callable[..., Plane],
 ) -> None:
     plane = make_plane(RERANK_CANARY__FEEDBACK__JUDGE="true")
@@ -298,10 +319,8 @@ async def test_the_guard_does_not_count_fallbacks_other_stages_or_one_user_for_a
     intake_of(plane)._stage = lambda: "another stage"
     of_another = await token_of(plane, CANDIDATE)
     intake_of(plane)._stage = plane.parts.rollout.stage_name
-    plane.cross_encoder.fault = BackendError("boom")
-    fallen_back = await token_of(plane, CANDIDATE)
-    plane.cross_encoder.fault = None
-    for request_id in (of_another, fallen_back):
+    of_few = await token_of(plane, CANDIDATE, documents=DOCUMENTS[:5])
+    for request_id in (of_another, of_few):
         await counted(plane, request_id, clicked=[LAST])
     assert misses(plane, Arm.CANDIDATE) == (0, 0)
     await counted(plane, before, clicked=[LAST])
