@@ -52,6 +52,8 @@ lock: ## resolve the lock files anew
 	  --custom-compile-command "make lock" pyproject.toml --output-file requirements.lock
 	uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.11 --no-annotate --extra dev \
 	  --custom-compile-command "make lock" pyproject.toml --output-file requirements-dev.lock
+	uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.11 --no-annotate --extra s3 \
+	  --custom-compile-command "make lock" pyproject.toml --output-file requirements-image.lock
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) .venv-test var tests/parts/.cache
