@@ -1,10 +1,19 @@
 #!/usr/bin/env bash
 # Builds the image with buildah and runs it with podman as the chart does: read-only, no capabilities, no root. Needs
-# root, and no registry: where PYTHON_IMAGE is not set, the base is a Debian made by debootstrap. BUILD_OPTIONS go to
-# buildah (a mount with certificates, say). Takes some minutes; ends with 0 where everything is as it should be.
+# root, installs what it lacks from Debian, and needs no registry: where PYTHON_IMAGE is not set, the base is a Debian
+# made by debootstrap. BUILD_OPTIONS go to buildah (a mount with certificates, say). Takes some minutes; ends with 0
+# where everything is as it should be.
 #   tests/helm/image.sh [cpu|cuda]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+missing=()
+for program in buildah podman runc debootstrap; do
+  command -v "$program" > /dev/null || [ -x "/usr/sbin/$program" ] || missing+=("$program")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}" > /dev/null
+fi
+
 target=${1:-cpu}
 work=$(mktemp -d)
 name=rerank-canary-image-test

