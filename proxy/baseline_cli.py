@@ -119,7 +119,7 @@ def _quality(file: Path, proxy_url: str, key: str, settings: Settings) -> Qualit
 
     columns = (TextColumn("ranking"), BarColumn(), MofNCompleteColumn(), TextColumn("queries"), TimeRemainingColumn())
     try:
-        probes = read_probes(file)
+        probes = [each.shuffled() for each in read_probes(file)]
         arm = ControlArm(proxy_url, key=key, control_token=token_of(settings.data_dir))
         with Progress(*columns, console=_errors, transient=True) as progress:
             task = progress.add_task("", total=len(probes))

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from proxy.settings import Settings
 
 _DEFAULT_SHARE = 0.05
-_EVENTS_HELP = "Fit to the event log at this folder or URL instead; without a value: the configured one."
+_EVENTS_HELP = (
+    "Fit to the event log at this folder or URL instead; without a value: the configured one. It has to be of a time "
+    "since which statistic and calibration are what they are."
+)
 
 
 class _Log(msgspec.Struct, frozen=True):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _DEADLINE_SECONDS = 15.0
+_RECALL_AT = 5
 
 
 class Probe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,6 +46,17 @@ class Probe(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     documents: list[str]
     judgements: dict[int, int]
     """Index of a document → grade; those not named are 0."""
+
+    def shuffled(self) -> Probe:
+        """Return it with its documents in another order, always the same one.
+
+        Judged files tend to list what is relevant first: whoever breaks ties by the order received, or a model whose
+        scores are all the same, would rank them without a fault.
+        """
+        places = list(range(len(self.documents)))
+        random.Random(self.query).shuffle(places)  # noqa: S311 - an order, no secret
+        grades = {new: self.judgements[old] for new, old in enumerate(places) if old in self.judgements}
+        return Probe(self.query, [self.documents[old] for old in places], grades)
 
 
 def read_probes(file: Path) -> tuple[Probe, ...]:
@@ -65,7 +77,7 @@ def read_probes(file: Path) -> tuple[Probe, ...]:
             continue
         try:
             probe = decoder.decode(line)
-        except msgspec.MsgspecError as exc:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
             raise InvalidFile(file, str(exc), line=number) from exc
         if wrong := _wrong_with(probe):
             raise InvalidFile(file, wrong, line=number)
@@ -99,7 +111,7 @@ class Prober:
         measure: Callable[[Role, Quality], None],
     ) -> None:
         """Take *count*, which is told a paired value's level, and *measure*, told each arm's quality."""
-        self._probes = probes
+        self._probes = [each.shuffled() for each in probes]
         self._settings = settings
         self._trier = trier
         self._lease = lease
@@ -142,10 +154,9 @@ class Prober:
             return
         self._measure(Role.CANDIDATE, candidate)
         self._measure(Role.CONTROL, control)
-        pairs = {
-            Value.PROBE: candidate.ndcg_at_10 - control.ndcg_at_10,
-            Value.RECALL: candidate.recall_at_5 - control.recall_at_5,
-        }
+        pairs = {Value.PROBE: candidate.ndcg_at_10 - control.ndcg_at_10}
+        if len(probe.documents) > _RECALL_AT:  # of fewer every order has the same
+            pairs[Value.RECALL] = candidate.recall_at_5 - control.recall_at_5
         for value, difference in pairs.items():
             self._count(value, int(paired_levels(np.array(difference), np.array(random.random()))))  # noqa: S311 - no secret
 

@@ -105,10 +105,10 @@ class MissCount:
         """Count a ranking once: what the user chose first says enough, and one user's every click is no evidence.
 
         It counts for the assigned arm, whoever answered: else a candidate that leaves its hard queries to the fallback
-        would be judged by its easy ones. Of few documents none can be missed.
+        would be judged by its easy ones. Where no more documents were served than may be looked at, none can be missed.
         """
         token = said.token
-        if said.is_first_choice and token.is_free and token.documents > self._miss_after:
+        if said.is_first_choice and token.is_free and len(token.order) > self._miss_after:
             best = said.placed.best
             self._signals.count_feedback(
                 token.arm,
@@ -151,7 +151,7 @@ class FeedbackLog:
 
 
 class FeedbackTally:
-    """What this replica was told, for people; of answers that the assigned arm made itself."""
+    """What this replica was told, for people; by the assigned arm, whoever answered."""
 
     def __init__(self, settings: Feedback) -> None:
         self._settings = settings
@@ -160,9 +160,8 @@ class FeedbackTally:
 
     def said(self, said: Said) -> None:
         """Add it."""
-        if not said.token.has_fallen_back:
-            weights = said.placed.weights(self._settings.eta, self._settings.weight_clip)
-            self._arms[said.token.arm].add(said, weights)
+        weights = said.placed.weights(self._settings.eta, self._settings.weight_clip)
+        self._arms[said.token.arm].add(said, weights)
 
     def refused(self, refusal: Refusal) -> None:
         """Add it."""

@@ -13,6 +13,8 @@ from proxy.wire.canonical import decode
 
 MOST_EVENTS = 500
 _MOST_NAMED = 100
+_MOST_OF_A_BATCH = 2000
+"""Documents that all events of a batch name together: more would hold the event loop for long."""
 
 Document = Annotated[int, Meta(ge=0)] | Annotated[str, Meta(max_length=512)]
 _Named = Annotated[tuple[Document, ...], Meta(max_length=_MOST_NAMED)]
@@ -103,7 +105,11 @@ def read_told(body: bytes) -> Told | list[Told | InvalidRequest]:
     found = decode(body, dict[str, Any])
     if "events" not in found:
         return decode(body, Told)
-    return [_one(bytes(raw), place) for place, raw in enumerate(decode(body, _Batch).events)]
+    told = [_one(bytes(raw), place) for place, raw in enumerate(decode(body, _Batch).events)]
+    named = sum(len(documents) for each in told if isinstance(each, Told) for documents in each.named().values())
+    if named > _MOST_OF_A_BATCH:
+        raise InvalidRequest(f"events: name {named} documents together, at most {_MOST_OF_A_BATCH}", field="events")
+    return told
 
 
 def _one(raw: bytes, place: int) -> Told | InvalidRequest:

@@ -115,6 +115,11 @@ def closing_table(report: Report) -> Table | None:
             f"{new.tokens / new.queries:,.0f} tokens a query are billed by nobody"
         ),
         *([f"* {old.stand_in}"] if old.stand_in else []),
+        *(
+            f"{one.name} failed on {one.failed} of {one.queries} queries: they have the order received, at no cost"
+            for one in (old, new)
+            if one.failed
+        ),
     ]
     return Table("the swap in figures", ["", "legacy (GPT)", "cross-encoder", "ratio"], rows, captions)
 

@@ -115,11 +115,15 @@ def calibrate(
         known: how scores are mapped now, by the runs' names; none: by the plain sigmoid.
 
     Raises:
-        InvalidModel: the judgements do not allow it, or the candidate failed on a query.
+        InvalidModel: the judgements do not allow it, or an arm failed on a query.
 
     """
-    if any(ranked.error for ranked in candidate.ranked.values()):
-        raise InvalidModel(f"{candidate.model}: did not rank every query")
+    for run in (candidate, *([legacy] if legacy else [])):
+        if failed := [ranked.error for ranked in run.ranked.values() if ranked.error]:
+            raise InvalidModel(
+                f"{run.model}: did not rank {len(failed)} of {len(run.ranked)} queries ({failed[0]}): nothing can be "
+                "fitted to that"
+            )
     notes = list(judged.notes)
     scores = [_scores(judged, candidate, known.get(candidate.name, Calibration()), wanted.min_grade)]
     if legacy is not None:

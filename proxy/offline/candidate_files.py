@@ -31,9 +31,8 @@ def read_candidates(path: Path) -> Retrieved:
         InvalidFile: the file is none of the formats, or names a candidate twice.
 
     """
-    if is_json(path):
-        return _json(path)
-    found = _top_k(path) if _columns(path) == 4 else _run(path)
+    read = _json if is_json(path) else _top_k if _columns(path) == 4 else _run
+    found = read(path)
     for query, ids in found.candidates.items():
         if len(set(ids)) < len(ids):
             raise InvalidFile(path, f"a candidate of the query `{query}` is there twice")

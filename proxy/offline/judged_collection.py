@@ -51,8 +51,13 @@ def read_collection(sources: Sources, depth: int, min_grade: int = 1) -> Judged:
     found = _in_folder(sources) if sources.queries.is_dir() else sources
     retrieved = read_candidates(shipped(found.candidates)) if found.candidates else Retrieved({})
     rows = _queries(shipped(found.queries), retrieved)
+    if found.candidates and not rows.keys() & retrieved.candidates.keys():
+        raise InvalidFile(found.candidates, f"has none of the queries of {found.queries}")
     notes: list[str] = []
-    candidates = {q: (row.candidates or retrieved.candidates.get(q) or [])[:depth] for q, row in rows.items()}
+    candidates = {
+        q: (retrieved.candidates.get(q, []) if found.candidates else row.candidates or [])[:depth]
+        for q, row in rows.items()
+    }
     documents = dict(retrieved.passages) or _documents(found, candidates)
     if not any(candidates.values()):
         index = Bm25(documents)

@@ -5,7 +5,9 @@ Each reader checks what one file can show of itself (syntax, doubled ids) and na
 
 from __future__ import annotations
 
+import codecs
 import gzip
+import re
 import zlib
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _T = TypeVar("_T")
+_WHOLE = re.compile(r"-?[0-9]{1,9}")
 
 
 class QueryRow(msgspec.Struct, frozen=True):
@@ -59,7 +62,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     number = 0
     try:
         for number, line in read_lines(path):
-            yield number, line
+            yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
     except (OSError, EOFError, zlib.error, gzip.BadGzipFile) as exc:
         raise InvalidFile(path, f"cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
     if not number:
@@ -199,6 +202,7 @@ def _judgements(path: Path) -> Iterator[tuple[int, Judgement]]:
         if number == 1 and grade == "score":
             continue
         try:
-            yield number, Judgement(query, passage, max(0, int(grade)))  # TREC marks spam by -2
-        except ValueError as exc:
-            raise InvalidFile(path, f"the grade `{grade}` is no whole number", line=number) from exc
+            given = max(0, int(grade)) if _WHOLE.fullmatch(grade) else None  # TREC marks spam by -2
+            yield number, msgspec.convert({"query_id": query, "passage_id": passage, "grade": given}, Judgement)
+        except msgspec.ValidationError as exc:
+            raise InvalidFile(path, f"the grade `{grade[:20]}` is no whole number up to 100", line=number) from exc

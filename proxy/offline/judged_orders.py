@@ -64,14 +64,16 @@ class ControlArm:
             RefusedByProxy: it refuses to be asked.
 
         """
-        body = {"query": probe.query, "documents": probe.documents, "return_documents": False}
+        count = len(probe.documents)
+        body = {"query": probe.query, "documents": probe.documents, "return_documents": False, "top_n": count}
         answer = self._client.post("/v1/rerank", json=body)
         if 400 <= answer.status_code < 500 and answer.status_code != 429:
             raise RefusedByProxy(_message(answer), is_key=answer.status_code in {401, 403})
         if not answer.is_success or answer.headers.get("x-rerank-served-by") != "control":
             return None
         found = answer.json()
-        return Ordered(probe, [each["index"] for each in found["results"]], found["model"])
+        order = [each["index"] for each in found["results"]]
+        return Ordered(probe, order, found["model"]) if len(order) == count else None
 
     def rank_all(self, probes: Sequence[Probe], on_ranked: Callable[[], None]) -> list[Ordered | None]:
         """Rank all, a few at a time. Raises what `rank` does."""

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 FAST = '[backends.gpt]\nkind = "llm"\nstand_in_delay_seconds = 0\n'
 
 
+AWAY = '[backends.gpt]\nkind = "llm"\nbase_url = "http://127.0.0.1:9/v1"\napi_key = "k"\n'
+
+
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     file = tmp_path / "config.toml"
@@ -121,8 +124,9 @@ def test_a_language_models_calibration_is_written_beside_the_candidates(tmp_path
             FAST + '[arms]\ncandidate = "tei"\n[backends.tei]\nkind = "remote"\napi = "tei"\nbase_url = "http://x"\n',
             "$.arms.candidate",
         ),
+        (["--max-loss", "0.1"], AWAY, "did not rank 6 of 6 queries"),
     ],
-    ids=["two targets", "a loss against the stand-in", "no toml", "no threshold does it", "a remote candidate"],
+    ids=["two targets", "a loss against the stand-in", "no toml", "no threshold does it", "a remote candidate", "away"],
 )
 def test_what_cannot_be_fitted_ends_the_command_with_two(
     config: Path, arguments: list[str], text: str, words: str

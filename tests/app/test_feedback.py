@@ -155,6 +155,7 @@ async def test_what_cannot_be_meant_is_refused_with_the_field(plane: Plane) -> N
         ({"events": []}, "events"),
         ({"events": [{}] * (MOST_EVENTS + 1)}, "events"),
         ({"events": 3}, "events"),
+        ({"events": [{"request_id": request_id, "clicked": list(range(100))}] * 21}, "name 2100 documents together"),
     ]
     for body, words in cases:
         answer = await plane.client.post("/v1/feedback", json=body)
@@ -267,7 +268,7 @@ async def test_a_fallbacks_ranking_is_measured_apart(plane: Plane) -> None:
     await counted(plane, request_id, clicked=[BEST])
     labels = {"rerank_arm": "candidate", "rerank_feedback_kind": "clicked", "rerank_feedback_result": "counted"}
     assert sample(plane, "rerank_feedback_documents_total", rerank_fallback="true", **labels) == 1
-    assert status_of(plane.parts)["feedback"]["arms"]["candidate"]["rankings"] == 0
+    assert status_of(plane.parts)["feedback"]["arms"]["candidate"]["rankings"] == 1
 
 
 def misses(plane: Plane, arm: Arm) -> tuple[int, int]:
@@ -322,6 +323,7 @@ async def test_the_guard_does_not_count_other_stages_few_documents_or_one_user_f
     of_few = await token_of(plane, CANDIDATE, documents=DOCUMENTS[:5])
     for request_id in (of_another, of_few):
         await counted(plane, request_id, clicked=[LAST])
+    await counted(plane, await token_of(plane, CANDIDATE, top_n=5), clicked=[BEST])
     assert misses(plane, Arm.CANDIDATE) == (0, 0)
     await counted(plane, before, clicked=[LAST])
     for _ in range(30):

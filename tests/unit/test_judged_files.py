@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.errors import InvalidFile
 from proxy.offline.candidate_files import read_candidates
@@ -181,3 +182,38 @@ def test_the_sample_is_whole() -> None:
     found = read_collection(Sources(), 25)
     assert {len(ids) for ids in found.candidates.values()} == {25}
     assert not found.notes
+
+
+def test_candidates_that_were_given_go_before_those_of_the_queries(tmp_path: Path) -> None:
+    sources = collection(tmp_path)
+    file = tmp_path / "run.json"
+    file.write_text('{"q1": ["b", "a"]}')
+    found = read_collection(replace(sources, candidates=file), 25)
+    assert found.candidates == {"q1": ["b", "a"]}
+    file.write_text('{"another": ["b"]}')
+    with pytest.raises(InvalidFile, match="has none of the queries"):
+        read_collection(replace(sources, candidates=file), 25)
+
+
+def test_a_candidate_twice_is_refused_in_json_too(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    file.write_text('{"q1": ["a", "a"]}')
+    with pytest.raises(InvalidFile, match="is there twice"):
+        read_candidates(file)
+
+
+def test_files_from_windows_are_read(tmp_path: Path) -> None:
+    for name in ("queries.jsonl", "judgements.jsonl"):
+        collection(tmp_path)
+        file = tmp_path / name
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+        assert read_collection(Sources(queries=tmp_path / "queries.jsonl"), 25).candidates == {"q1": ["a", "b"]}
+
+
+@pytest.mark.parametrize("grade", ["1_0", "9" * 400, "101", "1.5", ""])
+def test_a_grade_of_qrels_is_a_whole_number_up_to_100(tmp_path: Path, grade: str) -> None:
+    sources = collection(tmp_path)
+    file = tmp_path / "qrels.txt"
+    file.write_text(f"q1 0 a {grade}\n")
+    with pytest.raises(InvalidFile, match=r"qrels\.txt:1: "):
+        read_collection(replace(sources, truth=file), 25)

@@ -23,7 +23,7 @@ from tests.arms import WordArm
 if TYPE_CHECKING:
     from pathlib import Path
 
-PROBE = Probe("cats", ["dogs", "cats", "birds", "more cats"], {1: 2, 3: 1})
+PROBE = Probe("cats", ["dogs", "cats", "birds", "more cats", "mice", "fish", "cows"], {1: 2, 3: 1})
 
 
 @pytest.mark.parametrize(
@@ -64,14 +64,16 @@ class Leads:
     is_leader = True
 
 
-def prober(control: WordArm, candidate: WordArm, settings: Probes | None = None) -> tuple[Prober, Counted]:
+def prober(
+    control: WordArm, candidate: WordArm, settings: Probes | None = None, probe: Probe = PROBE
+) -> tuple[Prober, Counted]:
     bound = {
         role: BoundArm(arm, "scripted", Breaker(5, 10.0))
         for role, arm in ((Role.CONTROL, control), (Role.CANDIDATE, candidate))
     }
     counted = Counted()
     made = Prober(
-        [PROBE],
+        [probe],
         settings or Probes(),
         Trier(bound),
         Leads(),
@@ -100,8 +102,14 @@ def test_a_candidate_that_ranks_worse_counts_below_the_middle() -> None:
     asyncio.run(made.once(0))
     found = dict(counted.levels)
     assert found[Value.PROBE] < 32
-    assert found[Value.RECALL] == 32  # four documents: all of them are in the top five
+    assert found[Value.RECALL] < 32
     assert [role for role, _ in counted.measured] == [Role.CANDIDATE, Role.CONTROL]
+
+
+def test_of_five_documents_or_fewer_recall_says_nothing_and_is_not_counted() -> None:
+    made, counted = prober(best(), worst(), probe=Probe("cats", ["dogs", "cats", "birds", "more cats"], {1: 2}))
+    asyncio.run(made.once(0))
+    assert [value for value, _ in counted.levels] == [Value.PROBE]
 
 
 def test_equal_orders_count_in_the_middle() -> None:
@@ -167,3 +175,17 @@ def test_every_measure_of_a_probe_is_a_metric_by_role_but_not_one_that_cannot_va
         "recall_at_25": None,
         "rr_at_10": pytest.approx(1 / 3),
     }
+
+
+def test_probes_are_asked_in_an_order_that_says_nothing() -> None:
+    documents = [f"document {place}" for place in range(20)]
+    probe = Probe("a query", documents, {0: 3, 1: 2, 2: 1})
+    found = probe.shuffled()
+    assert found == probe.shuffled()
+    assert found.documents != documents
+    assert {found.documents[place]: grade for place, grade in found.judgements.items()} == {
+        "document 0": 3,
+        "document 1": 2,
+        "document 2": 1,
+    }
+    assert quality_of(found.judgements, [0.5] * 20).ndcg_at_10 < 0.9  # a model that collapsed
