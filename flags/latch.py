@@ -37,7 +37,7 @@ class Latch:
         self._kept = _read(file)
         self._has_heard = False
         self.opened_at: float | None = None
-        """Unix seconds when it was last opened; None: never by this process."""
+        """Unix seconds when this process last learned that it was opened; None: never."""
         self._listeners: list[Callable[[], None]] = []
 
     @property
@@ -100,6 +100,8 @@ class Latch:
         kept = _Kept(record, undelivered)
         if kept != self._kept:
             self._keep(kept)
+        if mine is not None and not set(record.rollback_ids) <= set(mine.rollback_ids) and not self.is_set:
+            self.opened_at = time.time()  # there was a rollback, and it was ended, before this replica heard of either
         return True
 
     def _keep(self, kept: _Kept) -> None:

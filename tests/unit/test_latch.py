@@ -201,6 +201,17 @@ def test_after_a_rearm_a_flag_server_that_still_answers_the_old_share_gives_noth
     assert [says(25), says(25), says(0), says(25)] == [Reason.LATCHED, Reason.LATCHED, None, None]
 
 
+def test_a_rollback_that_was_over_before_it_was_heard_of_makes_the_flag_say_the_share_first() -> None:
+    latch = following(replace(RECORD, ramp=replace(RECORD.ramp, share_percent=25)))
+    assert latch.opened_at is None
+    latch.take(REARMED)
+    assert latch.opened_at is not None
+    flag = Everybody(Arm.CANDIDATE, latch.opened_at + 1)
+    rollout = Rollout(is_enabled=True, share_percent=25, group_id="f", stickiness="userId", splits=True)
+    flag.state = replace(flag.state, rollout=rollout)
+    assert LatchedGate(flag, latch, Pulse()).shut_by() is Reason.LATCHED
+
+
 def test_a_copy_is_read_from_its_own_file_only(tmp_path: Path) -> None:
     Latch(tmp_path / "a.json").take(ROLLED)
     assert Latch(tmp_path / "b.json").record is None
