@@ -203,7 +203,8 @@ def test_after_a_rearm_a_flag_server_that_still_answers_the_old_share_gives_noth
 
 def test_a_rollback_that_was_over_before_it_was_heard_of_makes_the_flag_say_the_share_first() -> None:
     latch = following(replace(RECORD, ramp=replace(RECORD.ramp, share_percent=25)))
-    assert latch.opened_at is None
+    before = latch.opened_at
+    assert before is None
     latch.take(REARMED)
     assert latch.opened_at is not None
     flag = Everybody(Arm.CANDIDATE, latch.opened_at + 1)
