@@ -7,7 +7,6 @@ is over; they fold what comes under one key.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from alerts.delivery import UNDELIVERED
 from alerts.notifiers.base import NotDelivered
 from alerts.verdict import GRACE_SECONDS, HoldReason
 from alerts.wanted import wanted
+from flags.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -82,9 +82,7 @@ class Alarms:
     async def close(self) -> None:
         """Stop; what is not told yet, the next leader tells."""
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await end(self._task)
             await self._dispatcher.close()
 
     async def _run(self) -> None:

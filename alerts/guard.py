@@ -9,7 +9,6 @@ a change of leaders neither repeats nor skips a count, and two leaders at once c
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import time
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +24,7 @@ from alerts.report import Report
 from alerts.verdict import HoldReason, judge
 from flags.ramp import Verdict
 from flags.record import By, Through
+from flags.tasks import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -98,10 +98,7 @@ class Guard:
 
     async def close(self) -> None:
         """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     def ask(self, pipe: Pipeline) -> None:
         """Save what was judged, and ask for the counts, on the leader; ask for the report elsewhere."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import tempfile
 import time
@@ -16,6 +15,7 @@ import structlog
 from flags.engine import engine_of
 from flags.gate import GateState
 from flags.rollout import ROLLOUT_STRATEGY, InvalidFlags, Rollout, assign, read_rollout
+from flags.tasks import end
 
 if TYPE_CHECKING:
     from yggdrasil_engine.engine import UnleashEngine
@@ -58,10 +58,7 @@ class FileGate:
 
     async def close(self) -> None:
         """Stop looking at the file."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     async def _follow(self) -> None:
         while True:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 
 import structlog
+
+from flags.tasks import end
 
 _log = structlog.get_logger(__name__)
 
@@ -35,10 +36,7 @@ class Pulse:
 
     async def close(self) -> None:
         """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     def asked(self, began_at: float) -> None:
         """Take note that the store was asked, with or without an answer; *began_at* is monotonic seconds.

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from flags.flag_writer import FlagMoved, FlagNotWritten, FlagShare
 from flags.ramp import Phase, Verdict, adopt, begun, replan, step
 from flags.record import REVERTED_BY, ROLLED_BACK, By, RampRecord, Through, changed, record_from_flag, title_of
+from flags.tasks import end
 
 if TYPE_CHECKING:
     from flags.flag_writer import FlagWriter
@@ -97,10 +98,7 @@ class Reconciler:
 
     async def close(self) -> None:
         """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     async def _run(self) -> None:
         while True:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
+from flags.tasks import end
+
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
@@ -33,10 +35,7 @@ class RecordFeed:
 
     async def close(self) -> None:
         """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     async def _run(self) -> None:
         while True:

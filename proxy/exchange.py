@@ -12,6 +12,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from flags.store import StoreNotStarted
+from flags.tasks import end
 from proxy.budget import HOUR, Spend
 
 if TYPE_CHECKING:
@@ -100,9 +101,7 @@ class Exchange:
         """Exchange a last time, and leave; nothing where it was never started: the store may be another process's."""
         if self._task is None:
             return
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
+        await end(self._task)
         await self.once()
         with contextlib.suppress(RedisError, OSError):
             async with self._store.pipeline(transaction=False) as pipe:
@@ -145,14 +144,14 @@ class Exchange:
                     asked.append((each, len(pipe)))
             answers = await pipe.execute()
         begin = 0
-        for each, end in asked:
+        for each, last in asked:
             try:
-                each.take(answers[begin:end])
+                each.take(answers[begin:last])
             except RedisError:
                 raise
             except Exception:  # noqa: BLE001 - likewise
                 _log.exception("exchange.not_taken", part=type(each).__name__)
-            begin = end
+            begin = last
 
     async def _revive(self, embedded: EmbeddedValkey) -> None:
         try:

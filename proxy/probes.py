@@ -8,7 +8,6 @@ Control's answer to a probe is kept for a while: it is paid for, and changes wit
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import random
 import time
@@ -21,6 +20,7 @@ import structlog
 from alerts.guardrails import Value
 from alerts.quality import quality_of
 from alerts.signals import paired_levels
+from flags.tasks import end
 from proxy.errors import InvalidFile
 from proxy.exposure import Role
 
@@ -129,10 +129,7 @@ class Prober:
 
     async def close(self) -> None:
         """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     async def _run(self) -> None:
         while True:

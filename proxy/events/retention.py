@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 from typing import TYPE_CHECKING
 
 import structlog
 
+from flags.tasks import end
 from proxy.events.records import Kind
 from proxy.events.storage import hour_of
 
@@ -47,10 +47,7 @@ class Retention:
     async def close(self) -> None:
         """Stop; an hour that is being deleted is deleted as a whole."""
         self._is_closing.set()
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await end(self._task)
 
     async def _run(self) -> None:
         while True:
