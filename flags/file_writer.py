@@ -63,7 +63,7 @@ class FileFlagWriter:
             raise FlagNotWritten(f"{self._path}: {exc}") from exc
         if rollout is None:
             return FlagShare(0, self._flag)
-        share = rollout.share_percent if rollout.is_enabled else 0
+        share = rollout.given_percent
         strategy = _strategy(_feature(msgspec.json.decode(text), self._flag))
         return FlagShare(share, rollout.group_id, str(strategy.get("title") or ""))
 

@@ -100,14 +100,12 @@ class Latch:
         kept = _Kept(record, undelivered)
         if kept != self._kept:
             self._keep(kept)
-        if mine is not None and not set(record.rollback_ids) <= set(mine.rollback_ids) and not self.is_set:
-            self.opened_at = time.time()  # there was a rollback, and it was ended, before this replica heard of either
         return True
 
     def _keep(self, kept: _Kept) -> None:
-        was_set = self.is_set
+        was_set, before = self.is_set, self._kept.record
         self._kept = kept
-        if was_set and not self.is_set:
+        if not self.is_set and (was_set or _has_missed_rollback(before, kept.record)):
             self.opened_at = time.time()
         if was_set != self.is_set:
             _log.warning("latch.set" if self.is_set else "latch.cleared")
@@ -115,6 +113,11 @@ class Latch:
             listener()
         if self._file is not None:
             _write(self._file, kept)
+
+
+def _has_missed_rollback(before: RampRecord | None, after: RampRecord | None) -> bool:
+    """Tell whether there was a rollback that was ended before this replica heard of it."""
+    return before is not None and after is not None and not set(after.rollback_ids) <= set(before.rollback_ids)
 
 
 def _read(file: Path | None) -> _Kept:

@@ -48,7 +48,7 @@ class LatchedGate:
         if opened_at is None or self._followed == opened_at:
             return False
         record = self._latch.record
-        share = state.rollout.share_percent if state.rollout is not None and state.rollout.is_enabled else 0
+        share = state.rollout.given_percent if state.rollout is not None else 0
         agrees = record is None or share == record.ramp.share_percent
         if agrees and (state.fresh_at or 0.0) >= opened_at:
             self._followed = opened_at

@@ -270,7 +270,7 @@ class Reconciler:
         state = self._gate.state
         if state.rollout is None or state.error is not None:
             return None
-        share = state.rollout.share_percent if state.rollout.is_enabled else 0
+        share = state.rollout.given_percent
         return FlagShare(share, state.rollout.group_id)
 
     def _absent(self) -> FlagShare | None:

@@ -27,6 +27,11 @@ class Rollout(msgspec.Struct, frozen=True):
     splits: bool
     """Whether a flexibleRollout strategy is there to split by bucket."""
 
+    @property
+    def given_percent(self) -> int:
+        """Share of the users that really have the candidate: none while the flag is off in the environment."""
+        return self.share_percent if self.is_enabled else 0
+
     def bucket_of(self, context: FlagContext) -> int | None:
         """Return the bucket of the context's sticky key; None where it has none or it is random."""
         match self.stickiness:

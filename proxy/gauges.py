@@ -44,7 +44,7 @@ def _export_rollout(parts: Parts) -> None:
 
     def share() -> Iterable[Point]:
         rollout = parts.gate.state.rollout
-        return [] if rollout is None else [(rollout.share_percent if rollout.is_enabled else 0, {})]
+        return [] if rollout is None else [(rollout.given_percent, {})]
 
     def wanted() -> Iterable[Point]:
         record = parts.rollout.latch.record

@@ -111,7 +111,7 @@ class Rollout:
         if self.latch.is_retired:
             return 100
         rollout = self.gate.state.rollout
-        return None if rollout is None else rollout.share_percent if rollout.is_enabled else 0
+        return None if rollout is None else rollout.given_percent
 
     def _describe(self) -> Member:
         candidate, all_requests = self._replica.observed.last_minute()

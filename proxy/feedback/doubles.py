@@ -46,8 +46,6 @@ class Doubles:
         self._waiting: list[_Claim] = []
         self._task: asyncio.Task[None] | None = None
         self._seen: OrderedDict[tuple[bytes, str], None] = OrderedDict()
-        self.by_itself = 0
-        """Claims that this process answered without the store."""
 
     async def claim(self, mark: bytes, words: Sequence[str]) -> list[bool]:
         """Return for each of *words* whether it is said of the ranking *mark* for the first time."""
@@ -78,7 +76,6 @@ class Doubles:
                 return await self._ask_store(claims)
             except (RedisError, OSError) as exc:
                 _log.warning("feedback.doubles_by_itself", error=type(exc).__name__)
-        self.by_itself += len(claims)
         return [[self._is_new(claim.mark, word) for word in claim.words] for claim in claims]
 
     async def _ask_store(self, claims: Sequence[_Claim]) -> list[list[bool]]:

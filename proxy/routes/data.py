@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import toktok
 from litestar import MediaType, Request, Response, post
-from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
 from flags.vocabulary import Arm
 from proxy.arms.llm import ENCODING
-from proxy.errors import InvalidRequest, ProxyError, TooLarge, TooManyDocuments, Unauthorized
+from proxy.errors import InvalidRequest, ProxyError, TooManyDocuments, Unauthorized
 from proxy.identity import BodyFields, BodyReader, hash_user, identify
 from proxy.keys import presented_key
+from proxy.routes.body import body_of
 from proxy.secrets import hash_key
 from proxy.service import Caller, Refused
 from proxy.visit import Speaker, visit_of
@@ -131,7 +131,7 @@ async def _answer(request: Request[Any, Any, Any], handler: _Handler, default: S
     try:
         entry.parts.keys.check_data(entry.key)
         with entry.parts.in_flight:
-            body = await _body_of(request, entry)
+            body = await body_of(request)
             return _response(200, await handler(entry, body))
     except Refused as exc:
         entry.visit.exposure = exc.exposure
@@ -139,20 +139,6 @@ async def _answer(request: Request[Any, Any, Any], handler: _Handler, default: S
     except ProxyError as exc:
         error = exc
     return _refusal(entry, error, await _speaker(request, entry, default))
-
-
-async def _body_of(request: Request[Any, Any, Any], entry: _Entry) -> bytes:
-    """Return the body.
-
-    Raises:
-        TooLarge: it is longer than allowed, and is not read to its end.
-
-    """
-    try:
-        return await request.body()
-    except RequestEntityTooLarge as exc:
-        limit = entry.parts.settings.limits.max_body_bytes
-        raise TooLarge(f"the body is longer than {limit} bytes", field="body") from exc
 
 
 async def _speaker(request: Request[Any, Any, Any], entry: _Entry, default: Speaker) -> Speaker:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import MediaType, Request, Response, post
-from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
-from proxy.errors import InvalidRequest, TooLarge
+from proxy.errors import InvalidRequest
 from proxy.feedback.told import Answer, Batch, Counted, Failed, Taken, Told, read_told
 from proxy.keys import presented_key
+from proxy.routes.body import body_of
 from proxy.wire.canonical import error_body
 from proxy.wire.openapi import EXAMPLES, error_responses, operation
 
@@ -52,7 +52,7 @@ async def feedback(request: Request[Any, Any, Any]) -> Response[bytes]:
     assert parts.feedback is not None  # or there would be no route
     intake = parts.feedback.intake
     with parts.in_flight:
-        told = read_told(await _body_of(request, parts.settings.limits.max_body_bytes))
+        told = read_told(await body_of(request))
         if isinstance(told, Told):
             return _json(await intake.take(told))
         taken = await asyncio.gather(*(_one(intake, each, place) for place, each in enumerate(told)))
@@ -69,13 +69,6 @@ async def _one(intake: Intake, told: Told | InvalidRequest, place: int) -> Taken
         field = f"events[{place}].{exc.field}" if exc.field else f"events[{place}]"
         return Taken(error=Failed(exc.code, f"events[{place}].{exc.message}", field))
     return Taken(found.counted, found.double)
-
-
-async def _body_of(request: Request[Any, Any, Any], limit: int) -> bytes:
-    try:
-        return await request.body()
-    except RequestEntityTooLarge as exc:
-        raise TooLarge(f"the body is longer than {limit} bytes", field="body") from exc
 
 
 def _json(body: object) -> Response[bytes]:

@@ -172,9 +172,8 @@ class _Users:
 
 
 def _findings(proxy: Proxy) -> dict[str, dict[str, Any]]:
-    token = (proxy.folder / "var/control.token").read_text().strip()
-    answer = httpx.get(f"{proxy.control_url}/guard", headers={"Authorization": f"Bearer {token}"})
-    return {each["guardrail"]: each for each in answer.raise_for_status().json()["report"]["findings"]}
+    answer = proxy.control("/guard").raise_for_status()
+    return {each["guardrail"]: each for each in answer.json()["report"]["findings"]}
 
 
 def _share(now: dict[str, Any], before: dict[str, Any] | None = None) -> float:
