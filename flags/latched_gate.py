@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from flags.gate import Gate, GateState
     from flags.latch import Latch
     from flags.pulse import Pulse
+    from flags.record import RampRecord
+    from flags.rollout import Rollout
     from flags.vocabulary import Assignment, FlagContext
 
 
@@ -41,16 +43,13 @@ class LatchedGate:
     def _is_flag_of_before(self) -> bool:
         """Tell whether the flag may still say what held before the rollback.
 
-        That it was read since the latch opened is not enough: a flag server answers the old state for a moment after
-        it was told the new one. So the flag has to say the record's share once.
+        That it was read since the latch opened is not enough: the answer may have been on its way, or a flag server
+        may answer the old state for a moment after it was told the new one. So it has to say what the record says once.
         """
         opened_at, state = self._latch.opened_at, self._gate.state
         if opened_at is None or self._followed == opened_at:
             return False
-        record = self._latch.record
-        share = state.rollout.given_percent if state.rollout is not None else 0
-        agrees = record is None or share == record.ramp.share_percent
-        if agrees and (state.fresh_at or 0.0) >= opened_at:
+        if _agrees(self._latch.record, state.rollout) and (state.fresh_at or 0.0) >= opened_at:
             self._followed = opened_at
         return self._followed != opened_at
 
@@ -70,3 +69,12 @@ class LatchedGate:
     async def close(self) -> None:
         """Stop following."""
         await self._gate.close()
+
+
+def _agrees(record: RampRecord | None, rollout: Rollout | None) -> bool:
+    """Tell whether the flag gives the candidate to whom the record says; nobody is nobody of any hash group."""
+    if record is None:
+        return True
+    share = 0 if rollout is None else rollout.given_percent
+    is_same_group = share == 0 or rollout is None or rollout.group_id == record.ramp.group_id
+    return share == record.ramp.share_percent and is_same_group

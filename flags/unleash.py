@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 from requests.exceptions import RequestException
@@ -24,16 +24,28 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from requests import Response
+    from yggdrasil_engine.engine import UnleashEngine
 
     from flags.vocabulary import Assignment, FlagContext
 
 _log = structlog.get_logger(__name__)
 
 
+class _State(NamedTuple):
+    """One state of the flags, and what decides by it: replaced together."""
+
+    engine: UnleashEngine
+    rollout: Rollout | None
+
+
 class UnleashGate:
     """Follows one flag of an Unleash server.
 
     The server unreachable: the last known state decides, this run's or an earlier one's. Never seen: control.
+
+    The SDK's own engine takes a new state some time after the answer came. What is said of the flag and what decides
+    have to be one: a latch that opened by a share that does not decide yet gives users away. So an engine of the gate's
+    own decides, and the SDK is asked too, so that it counts the use of the flag.
     """
 
     def __init__(  # noqa: PLR0913 - each is a setting of its own
@@ -52,8 +64,7 @@ class UnleashGate:
         self._flag = flag
         self._poll_seconds = poll_seconds
         self._stale_seconds = max(5.0, 3 * poll_seconds)
-        self._rollout: Rollout | None = None
-        self._was_seen = False
+        self._known: _State | None = None
         self._began_at = time.time()
         self._fresh_at: float | None = None
         self._changed_at: float | None = None
@@ -80,12 +91,18 @@ class UnleashGate:
         error = self._error
         if error is None and (self._fresh_at is None or time.time() - self._fresh_at > self._stale_seconds):
             error = "no answer from Unleash"
-        return GateState("unleash", self._flag, self._rollout, self._fresh_at, self._changed_at, error)
+        rollout = self._known.rollout if self._known else None
+        return GateState("unleash", self._flag, rollout, self._fresh_at, self._changed_at, error)
 
     def assign(self, context: FlagContext) -> Assignment:
         """Return the arm of *context*. Never raises, never blocks."""
-        is_on = self._was_seen and self._client.is_enabled(self._flag, context.as_unleash())
-        return assign(is_on=is_on, rollout=self._rollout, was_seen=self._was_seen, context=context)
+        known = self._known
+        if known is None:
+            return assign(is_on=False, rollout=None, was_seen=False, context=context)
+        asked = context.as_unleash()
+        self._client.is_enabled(self._flag, asked)
+        is_on = known.engine.check_enabled(self._flag, asked).is_enabled
+        return assign(is_on=is_on, rollout=known.rollout, was_seen=True, context=context)
 
     async def start(self) -> None:
         """Begin to poll, in a thread of its own: the SDK's first round trips may block for seconds."""
@@ -117,7 +134,7 @@ class UnleashGate:
                 continue
             self._is_stale = not self._is_stale
             if self._is_stale:
-                kept = self._rollout is not None
+                kept = self._has_flag
                 _log.warning(
                     "flag.stale", flag=self._flag, age_seconds=round(age, 1), error=self.state.error, kept=kept
                 )
@@ -146,24 +163,26 @@ class UnleashGate:
         self._note(None)
 
     def _take(self, text: str) -> None:
-        rollout = _read(text, self._flag)
-        if rollout != self._rollout or not self._was_seen:
+        state = _read(text, self._flag)
+        if self._known is None or state.rollout != self._known.rollout:
             self._changed_at = time.time()
-            share = None if rollout is None else rollout.share_percent
+            share = None if state.rollout is None else state.rollout.share_percent
             _log.info("flag.loaded", source="unleash", flag=self._flag, share_percent=share)
-        self._rollout = rollout
-        self._was_seen = True
+        self._known = state
 
     def _note(self, error: str | None) -> None:
         if error != self._error and error is not None:
-            _log.warning("flag.unreadable", error=error, kept=self._rollout is not None)
+            _log.warning("flag.unreadable", error=error, kept=self._has_flag)
         self._error = error
 
+    @property
+    def _has_flag(self) -> bool:
+        return self._known is not None and self._known.rollout is not None
 
-def _read(text: str, flag: str) -> Rollout | None:
-    """Return the split; the SDK's own engine keeps silent where it refuses a state, so another one is asked first."""
-    engine_of(text, flag)
-    return read_rollout(text, flag)
+
+def _read(text: str, flag: str) -> _State:
+    """Return the state; an engine that would refuse it keeps silent, so one that is asked says so first."""
+    return _State(engine_of(text, flag), read_rollout(text, flag))
 
 
 def _sdk(

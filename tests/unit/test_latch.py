@@ -201,6 +201,22 @@ def test_after_a_rearm_a_flag_server_that_still_answers_the_old_share_gives_noth
     assert [says(25), says(25), says(0), says(25)] == [Reason.LATCHED, Reason.LATCHED, None, None]
 
 
+def test_after_a_rearm_for_fresh_users_a_flag_that_still_names_the_old_ones_gives_nothing() -> None:
+    latch = following(ROLLED)
+    latch.take(REARMED)
+    fresh = replace(REARMED.ramp, group_id="g-2", share_percent=25)
+    latch.take(changed(REARMED, fresh, actor="ann", reason="again"))
+    flag = Everybody(Arm.CANDIDATE)
+    gate = LatchedGate(flag, latch, Pulse())
+
+    def says(group_id: str) -> Reason | None:
+        rollout = Rollout(is_enabled=True, share_percent=25, group_id=group_id, stickiness="userId", splits=True)
+        flag.state = replace(flag.state, rollout=rollout, fresh_at=time.time() + 1)
+        return gate.shut_by()
+
+    assert [says("g"), says("g-2")] == [Reason.LATCHED, None]
+
+
 def test_a_rollback_that_was_over_before_it_was_heard_of_makes_the_flag_say_the_share_first() -> None:
     latch = following(replace(RECORD, ramp=replace(RECORD.ramp, share_percent=25)))
     before = latch.opened_at

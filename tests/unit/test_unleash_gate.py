@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from structlog.testing import capture_logs
 from flags.file_gate import flag_document
 from flags.rollout import InvalidFlags
 from flags.unleash import UnleashGate
+from flags.unleash_cache import DiskCache
 from flags.vocabulary import Arm, FlagContext, Reason
 from tests.parts.http_server import HttpAnswer, HttpRequest, HttpServer
 from tests.parts.programs import eventually
@@ -93,6 +95,31 @@ async def test_a_state_that_the_engine_refuses_is_an_error_and_keeps_the_split(s
     assert found.rollout is not None
     assert (found.rollout.share_percent, candidates(gate)) == (100, len(USERS))
     assert [line["event"] for line in logs] == ["flag.loaded", "flag.unreadable"]
+
+
+async def test_what_the_flag_says_is_what_decides_from_the_first_moment_on(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The SDK writes a new state to the disk before its engine takes it: a slow disk must not part the two."""
+    is_written = threading.Event()
+    write = DiskCache.mset
+
+    def write_late(cache: DiskCache, data: dict[str, Any]) -> None:
+        if '"rollout":"0"' in str(data.get(KEPT, "")).replace(" ", ""):
+            is_written.wait(30)
+        write(cache, data)
+
+    monkeypatch.setattr(DiskCache, "mset", write_late)
+    gate = make_gate(tmp_path, server.url)
+    await gate.start()
+    try:
+        await until(lambda: candidates(gate) == len(USERS))
+        server.answer = HttpAnswer(200, state(0).encode())
+        await until(lambda: gate.state.rollout is not None and gate.state.rollout.share_percent == 0)
+        assert candidates(gate) == 0
+    finally:
+        is_written.set()
+        await gate.close()
 
 
 def test_a_kept_state_that_the_engine_refuses_is_forgotten(tmp_path: Path) -> None:
