@@ -41,6 +41,15 @@ class InvalidSignals(Exception):
     """Counts that cannot be: negative, not finite, more bad ones than trials, or fewer than before."""
 
 
+class Unjudged(msgspec.Struct, kw_only=True):
+    """The sums of requests whose arm was not the flag's free choice, as after a rollback: shown, not judged."""
+
+    requests: int = 0
+    fallbacks: int = 0
+    dollars: float = 0.0
+    latency: dict[int, int] = {}
+
+
 class ArmSignals(msgspec.Struct, kw_only=True):
     """The sums of one arm on one replica, since it started."""
 
@@ -60,6 +69,7 @@ class ArmSignals(msgspec.Struct, kw_only=True):
     """By stream (`EVENTS`, then `VALUES`) and group."""
     group_bad: list[list[float]] = msgspec.field(default_factory=lambda: [[0.0] * GROUPS for _ in range(STREAMS)])
     """Bad events, or the sum of the values."""
+    unjudged: Unjudged = msgspec.field(default_factory=Unjudged)
 
 
 class Example(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +100,8 @@ class Signals(msgspec.Struct, kw_only=True):
     """The slowest of the last minutes."""
     not_ready: int = 0
     """Requests that should have had the candidate, and got control because it is not ready."""
+    candidate_at: float = 0.0
+    """Unix seconds when the last request of the candidate began."""
 
 
 class Tick(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ import structlog
 
 from alerts.guardrails import COST_CEILING, EVENTS, VALUES, Event, Value
 from alerts.histogram import bucket_of
-from alerts.signals import LEVELS, ArmSignals, Example, Signals
+from alerts.signals import LEVELS, ArmSignals, Example, Signals, Unjudged
 from flags.vocabulary import FREE_REASONS, Arm, Reason
 from proxy.exposure import Outcome
 from proxy.feedback.token import stage_mark
@@ -70,10 +70,19 @@ class SignalObserver:
         assignment = exposure.assignment
         if assignment.reason is Reason.NOT_READY and not exposure.is_forced:
             self.signals.not_ready += 1
-        if exposure.is_forced or assignment.reason not in FREE_REASONS or _is_clients_mistake(exposure):
+        if exposure.is_forced or _is_clients_mistake(exposure):
             return
         arm = self.signals.arms[assignment.arm is Arm.CANDIDATE]
+        if assignment.reason not in FREE_REASONS:
+            _count_unjudged(arm.unjudged, exposure)
+        else:
+            self._count_judged(arm, exposure)
+
+    def _count_judged(self, arm: ArmSignals, exposure: Exposure) -> None:
+        assignment = exposure.assignment
         arm.requests += 1
+        if assignment.arm is Arm.CANDIDATE:
+            self.signals.candidate_at = max(self.signals.candidate_at, exposure.started_at)
         seconds = _seconds(exposure)
         bucket = bucket_of(seconds)
         arm.latency[bucket] = arm.latency.get(bucket, 0) + 1
@@ -172,6 +181,14 @@ class SignalObserver:
             self.relative_limit_seconds = float(text) if text else None
         except ValueError:
             _log.warning("guard.limit_not_read")
+
+
+def _count_unjudged(arm: Unjudged, exposure: Exposure) -> None:
+    arm.requests += 1
+    arm.fallbacks += exposure.has_fallen_back
+    arm.dollars += exposure.cost_dollars
+    bucket = bucket_of(exposure.seconds)
+    arm.latency[bucket] = arm.latency.get(bucket, 0) + 1
 
 
 def _is_clients_mistake(exposure: Exposure) -> bool:
