@@ -34,6 +34,7 @@ class Through(StrEnum):
 
     API = "api"
     CLI = "cli"
+    DASHBOARD = "dashboard"
     FLAG = "flag"
     """Somebody changed the flag itself, in Unleash's UI or in the file."""
     GUARD = "guard"

@@ -1,151 +1,61 @@
-"""The control plane's commands: who may ask for what, and what comes of it."""
+"""The control plane's commands over HTTP: who may ask for what."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 from litestar import Request, get, post
-from msgspec import Meta
 
-from flags import ramp as ramps
-from flags.ramp_control import StoreAway, refuse_without
-from flags.record import AuditEntry, By, Through  # Litestar reads the annotations when it starts
-from proxy.errors import Conflict, InvalidRequest, NotReady
+from flags.ramp_control import StoreAway
+from flags.record import AuditEntry  # noqa: TC001 - Litestar reads the annotations when it starts
+from proxy import orders
+from proxy.errors import InvalidRequest, NotReady
 from proxy.keys import presented_key
+from proxy.orders import Order, Outcome, RampOrder, RearmOrder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from litestar.handlers import HTTPRouteHandler
 
-    from flags.ramp import Ramp
     from proxy.parts import Parts
     from proxy.settings import ControlToken
 
 _Request = Request[Any, Any, Any]
-_SETTLE_SECONDS = 5.0
-
-
-class Order(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What every command may carry."""
-
-    reason: Annotated[str, Meta(max_length=500)] = ""
-    request_id: Annotated[str, Meta(max_length=100)] = ""
-    """The same id again changes nothing and answers the same."""
-    force: bool = False
-    through: Literal["api", "cli"] = "api"
-
-
-class RampOrder(Order, forbid_unknown_fields=True, kw_only=True):
-    """To which share."""
-
-    share_percent: int
-
-
-class RearmOrder(Order, forbid_unknown_fields=True, kw_only=True):
-    """For whom."""
-
-    fresh_users: bool = False
-    """True: other users are drawn than those who had the candidate before."""
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What the rollout is after a command."""
-
-    phase: ramps.Phase | None
-    share_percent: int | None
-    version: int | None
-    request_id: str
-    flag_is_behind: bool
-    """The flag does not say it yet."""
-    is_latched: bool
-    rollback_id: str = ""
-    warnings: tuple[str, ...] = ()
 
 
 @post("/ramp", summary="move to a share", status_code=200)
 async def ramp(request: _Request, data: RampOrder) -> Outcome:
     """Move the share, to a stage of the plan or, forced, anywhere."""
-    parts, actor = _enter(request, "operator")
-    if not 0 <= data.share_percent <= 100:
-        raise InvalidRequest("share_percent: must be a whole number from 0 to 100", field="share_percent")
-    return await _change(
-        parts, actor, "ramp", data, lambda r, now: ramps.move(r, data.share_percent, now, force=data.force)
-    )
+    return await orders.ramp(*_enter(request, orders.ROLES["ramp"]), data)
 
 
 @post("/advance", summary="move to the next stage", status_code=200)
 async def advance(request: _Request, data: Order | None = None) -> Outcome:
     """Move to the next stage."""
-    parts, actor = _enter(request, "operator")
-    order = data or Order()
-    return await _change(
-        parts,
-        actor,
-        "advance",
-        order,
-        lambda r, now: ramps.advance(r, now, force=order.force),
-        needs_settled=not order.force,
-    )
+    return await orders.advance(*_enter(request, orders.ROLES["advance"]), data or Order())
 
 
 @post("/hold", summary="stay where it is", status_code=200)
 async def hold(request: _Request, data: Order | None = None) -> Outcome:
     """Stay, whatever the evidence says, unless it says rollback."""
-    parts, actor = _enter(request, "operator")
-    return await _change(parts, actor, "hold", data or Order(), lambda r, _: ramps.hold(r), moves_flag=False)
+    return await orders.hold(*_enter(request, orders.ROLES["hold"]), data or Order())
 
 
 @post("/rearm", summary="let a rolled-back candidate be ramped again", status_code=200)
 async def rearm(request: _Request, data: RearmOrder) -> Outcome:
     """End a rollback: the share stays 0 until it is ramped."""
-    parts, actor = _enter(request, "admin")
-    if not data.reason.strip():
-        raise InvalidRequest("reason: a rollback is re-armed for a reason", field="reason")
-    cool_down = parts.settings.ramp.cool_down_seconds
-
-    def work(r: Ramp, now: float) -> Ramp:
-        group_id = f"{r.rollout_id}-{r.rollbacks + 1}" if data.fresh_users else None
-        return ramps.rearm(r, now, cool_down_seconds=cool_down, group_id=group_id, force=data.force)
-
-    _refuse_while_flag_gives(parts)
-    await _settled(parts)
-    return await _change(parts, actor, "rearm", data, work, moves_flag=data.fresh_users, needs_settled=True)
+    return await orders.rearm(*_enter(request, orders.ROLES["rearm"]), data)
 
 
 @post("/retire", summary="make the old arm a fallback only", status_code=200)
 async def retire(request: _Request, data: Order | None = None) -> Outcome:
     """Give everybody to the candidate for good."""
-    parts, actor = _enter(request, "admin")
-    order = data or Order()
-    return await _change(
-        parts,
-        actor,
-        "retire",
-        order,
-        lambda r, now: ramps.retire(r, now, force=order.force),
-        moves_flag=False,
-        needs_settled=True,
-    )
+    return await orders.retire(*_enter(request, orders.ROLES["retire"]), data or Order())
 
 
 @post("/rollback", summary="take the candidate out, everywhere, now", status_code=200)
 async def rollback(request: _Request, data: Order | None = None) -> Outcome:
     """Take the candidate out. Never refused."""
-    parts, actor = _enter(request, "operator")
-    by = _by(actor, data or Order())
-    found = await parts.rollout.control.roll_back(by)
-    warnings = []
-    if parts.rollout.latch.undelivered is not None:
-        warnings.append(
-            "the shared store cannot be reached: the rollback holds here and is delivered as soon as it can"
-        )
-    await _settled(parts)
-    return _outcome(parts, by.request_id, found.rollback_id, warnings)
+    return await orders.rollback(*_enter(request, orders.ROLES["rollback"]), data or Order())
 
 
 @get("/history", summary="who changed what, when and why")
@@ -163,78 +73,6 @@ async def history(request: _Request, count: int = 50) -> list[AuditEntry]:
 def _enter(request: _Request, role: str) -> tuple[Parts, ControlToken]:
     parts: Parts = request.app.state.parts
     return parts, parts.keys.check_control(presented_key(request.headers), role)
-
-
-def _by(actor: ControlToken, order: Order) -> By:
-    request_id = order.request_id or uuid4().hex
-    return By(actor=actor.name, through=Through(order.through), reason=order.reason, request_id=request_id)
-
-
-async def _change(
-    parts: Parts,
-    actor: ControlToken,
-    action: str,
-    order: Order,
-    work: Callable[[Ramp, float], Ramp],
-    *,
-    moves_flag: bool = True,
-    needs_settled: bool = False,
-) -> Outcome:
-    """Do *work* on the record's ramp and wait a moment for the flag to follow."""
-    by = _by(actor, order)
-    try:
-        if moves_flag:
-            refuse_without(parts.rollout.writer)
-        await parts.rollout.control.change(action, lambda r: work(r, time.time()), by, needs_settled=needs_settled)
-    except ramps.Refused as exc:
-        raise Conflict(str(exc)) from exc
-    except StoreAway as exc:
-        raise NotReady(
-            f"{exc}; nothing is lost by asking again with the same request_id", retry_after_seconds=1
-        ) from exc
-    await _settled(parts)
-    return _outcome(parts, by.request_id)
-
-
-def _refuse_while_flag_gives(parts: Parts) -> None:
-    """Without a token to set it with, a flag that gives the candidate a share would do so as soon as nothing holds.
-
-    Raises:
-        Conflict: it does.
-
-    """
-    rollout = parts.rollout.flag_gate.state.rollout
-    if parts.rollout.writer is None and rollout is not None and rollout.is_enabled and rollout.share_percent:
-        raise Conflict(f"the flag says {rollout.share_percent} %; set it to 0 in Unleash first")
-
-
-async def _settled(parts: Parts) -> None:
-    """Wait a while for the flag to say what the record says."""
-    end = time.monotonic() + _SETTLE_SECONDS
-    while time.monotonic() < end:
-        record = parts.rollout.latch.record
-        if parts.rollout.latch.undelivered is None and (record is None or not record.is_pending):
-            return
-        await asyncio.sleep(0.02)
-
-
-def _outcome(parts: Parts, request_id: str, rollback_id: str = "", warnings: list[str] | None = None) -> Outcome:
-    rollout = parts.rollout
-    record = rollout.latch.record
-    warnings = warnings or []
-    if record is not None and record.is_pending:
-        why = rollout.reconciler.error or "it is still being written"
-        warnings.append(f"the flag does not say it yet: {why}")
-    return Outcome(
-        phase=record.ramp.phase if record else None,
-        share_percent=record.ramp.share_percent if record else None,
-        version=record.version if record else None,
-        request_id=request_id,
-        flag_is_behind=bool(record and record.is_pending),
-        is_latched=rollout.latch.is_set,
-        rollback_id=rollback_id,
-        warnings=tuple(warnings),
-    )
 
 
 def rollout_routes() -> list[HTTPRouteHandler]:
