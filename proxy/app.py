@@ -12,9 +12,11 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 
+from proxy.dashboard.board import Board
 from proxy.errors import ProxyError, TooLarge
 from proxy.identity import BodyReader
 from proxy.routes.control import control_routes
+from proxy.routes.dashboard import dashboard_routes
 from proxy.routes.data import RANKING_PATHS, data_routes
 from proxy.routes.docs import PlainPage
 from proxy.routes.feedback import feedback_routes
@@ -26,9 +28,9 @@ from proxy.wire.canonical import error_body
 from proxy.wire.detect import JINA
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from litestar.handlers import HTTPRouteHandler
+    from litestar.types import ControllerRouterHandler
 
     from proxy.parts import Parts
 
@@ -64,20 +66,23 @@ def create_data_app(parts: Parts) -> Litestar:
 def create_control_app(parts: Parts) -> Litestar:
     """Return the control plane."""
     routes = [*control_routes(), *rollout_routes(), *guard_routes(), *probe_routes()]
-    return _create(
+    app = _create(
         parts,
         "rerank-canary control plane",
-        routes,
+        [*routes, *(dashboard_routes() if parts.recent else [])],
         1 << 20,
         on_error=_on_control_error,
         note=lambda _: None,
     )
+    if parts.recent is not None:
+        app.state.board = Board(parts, parts.recent)
+    return app
 
 
 def _create(
     parts: Parts,
     title: str,
-    routes: list[HTTPRouteHandler],
+    routes: Sequence[ControllerRouterHandler],
     max_body_bytes: int,
     *,
     on_error: Callable[[Request[Any, Any, Any], ProxyError], Response[bytes]],

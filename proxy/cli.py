@@ -20,6 +20,7 @@ from proxy.benchmark_cli import benchmark
 from proxy.calibrate_cli import calibrate
 from proxy.cluster_cli import create_flag, smoke
 from proxy.configuration import load
+from proxy.demo_cli import demo
 from proxy.errors import InvalidModel, InvalidSettings
 from proxy.guard_cli import GUARD_COMMANDS
 from proxy.logs import configure_logs
@@ -72,7 +73,7 @@ def make_key() -> None:
     click.echo(hash_key(key))
 
 
-for _command in (*COMMANDS, *GUARD_COMMANDS, baseline, benchmark, calibrate, create_flag, simulate, smoke):
+for _command in (*COMMANDS, *GUARD_COMMANDS, baseline, benchmark, calibrate, create_flag, demo, simulate, smoke):
     main.add_command(_command)
 
 

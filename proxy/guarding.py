@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flags.membership import Membership
     from flags.ramp_control import RampControl
     from proxy.attempts import Trier
+    from proxy.dashboard.recent import RecentRequests
     from proxy.exposure import Role
     from proxy.otel import OpenTelemetry
     from proxy.quality_settings import Probes
@@ -137,6 +138,7 @@ def make_shadower(
     signals: SignalObserver,
     telemetry: OpenTelemetry,
     tally: ShadowTally,
+    recent: RecentRequests | None,
 ) -> Shadower | None:
     """Return who shadows; None: it is off, or there is no candidate."""
     if not (settings.shadow.is_on and settings.arms.use_candidate):
@@ -148,7 +150,12 @@ def make_shadower(
         trier,
         ShadowBudget(settings.shadow),
         latch,
-        observers=[metrics.shadowed, OverlapCount(signals.count_value).shadowed, tally.shadowed],
+        observers=[
+            metrics.shadowed,
+            OverlapCount(signals.count_value).shadowed,
+            tally.shadowed,
+            *([recent.shadowed] if recent else []),
+        ],
         on_skip=metrics.skipped,
     )
 

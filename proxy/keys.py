@@ -52,6 +52,10 @@ class Keys:
         found = self._token(key)
         return None if found is None or self._has_expired(found) else found
 
+    def actors(self) -> list[ControlToken]:
+        """Return all named tokens that have not expired."""
+        return [token for token in self._control if not self._has_expired(token)]
+
     def _token(self, key: str) -> ControlToken | None:
         found = None
         for token in self._control if key else ():
@@ -72,9 +76,14 @@ class Keys:
             raise Unauthorized(f"the control token of {actor.name} expired at {actor.expires_at}")
         if actor is None:
             raise Unauthorized("no valid control token: send it as `Authorization: Bearer ...`")
-        if _RANKS[actor.role] < _RANKS[role]:
+        if not has_role(actor, role):
             raise Forbidden(f"{actor.name} is a {actor.role}; this takes the role {role}")
         return actor
+
+
+def has_role(actor: ControlToken, role: str) -> bool:
+    """Tell whether somebody may do what takes *role*."""
+    return _RANKS[actor.role] >= _RANKS[role]
 
 
 def token_of(name: str, key: str, role: str = "admin") -> ControlToken:

@@ -87,9 +87,9 @@ def _descriptor(out: TextIO | None) -> int | None:
         return None
 
 
-def configure_logs(settings: Telemetry) -> Lines:
-    """Send every log line to standard output: JSON, or coloured text on a terminal."""
-    lines = Lines(sys.stdout)
+def configure_logs(settings: Telemetry, out: TextIO | None = None) -> Lines:
+    """Send every log line to *out*, by default standard output: JSON, or coloured text on a terminal."""
+    lines = Lines(out or sys.stdout)
     as_json = settings.log_format == "json" or (settings.log_format == "auto" and not lines.isatty())
     level = getattr(logging, settings.log_level.upper())
     shared: list[structlog.typing.Processor] = [

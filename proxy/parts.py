@@ -17,6 +17,8 @@ from flags.unleash import UnleashGate
 from proxy.alerting import Alerting
 from proxy.arming import Arming
 from proxy.budget import FallbackBudget
+from proxy.dashboard.recent import RecentRequests
+from proxy.dashboard.recorder import Recorder
 from proxy.errors import InvalidSettings, Overloaded
 from proxy.eventing import Events
 from proxy.exchange import Exchange, SharedSpend
@@ -105,8 +107,11 @@ class Parts:
         self.events = Events(settings, self.salt, self.instance_id, self.rollout.membership)
         self.feedback = self._make_feedback()
         self.shadow_tally = ShadowTally()
+        self.recent = (
+            RecentRequests(self.store, settings.rollout_prefix, self.instance_id) if settings.dashboard.is_on else None
+        )
         self.shadower = make_shadower(
-            settings, self.trier, self.rollout.latch, self.signals, self.otel, self.shadow_tally
+            settings, self.trier, self.rollout.latch, self.signals, self.otel, self.shadow_tally, self.recent
         )
         self.exchange = self._make_exchange()
         self.alerting = Alerting(
@@ -123,7 +128,7 @@ class Parts:
         )
         self.observers = seen = Observers(
             [BudgetObserver(self.budget), observed, self.signals, self.telemetry, LogObserver()],
-            self.events.ranking_observers,
+            [*self.events.ranking_observers, *([self.recent] if self.recent else [])],
         )
         self.service = Service(
             settings, self.gate, self.rollout.latch, self.trier, self.budget, seen.observe, seen.observe_ranking
@@ -173,10 +178,19 @@ class Parts:
                 self.signals,
                 *([self.guard] if self.guard else []),
                 *([self.feedback.keys] if self.feedback else []),
+                *((self._make_recorder(), self.recent) if self.recent else ()),
             ],
             self.rollout.membership,
             self.rollout.pulse,
             embedded=self.embedded,
+        )
+
+    def _make_recorder(self) -> Recorder:
+        return Recorder(
+            self.settings.rollout_prefix,
+            self.rollout.membership,
+            self.rollout.latch,
+            lambda: self.guard.report if self.guard else None,
         )
 
     def _secret(self, name: str) -> str:

@@ -136,7 +136,8 @@ class Service:
             warnings=(*call.warnings, *ranking.warnings),
         )
         user_id = caller.who.context.user_id
-        asked = Asked(exposure, call.query, work.shown.texts, call.max_tokens_per_doc, user_id, work.attempts)
+        shown = work.shown
+        asked = Asked(exposure, call.query, shown.texts, shown.text_of, call.max_tokens_per_doc, user_id, work.attempts)
         return Served(reply, exposure, asked)
 
     def assign(self, caller: Caller) -> Assignment:

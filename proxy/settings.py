@@ -205,6 +205,13 @@ class Store(Section, frozen=True):
     timeout_seconds: Seconds = 0.5
 
 
+class Dashboard(Section, frozen=True):
+    """The pages of the control plane."""
+
+    is_on: bool = True
+    """False: there are none, and nothing of the past is kept for them."""
+
+
 class Telemetry(Section, frozen=True):
     """What people look at. OTLP is configured by the standard OTEL_ variables."""
 
@@ -238,6 +245,7 @@ class Settings(Section, frozen=True):
     when to doubt them, in place of what comes with the model. ``rerank-canary calibrate --write`` writes them."""
     wire: Wire = Wire()
     store: Store = Store()
+    dashboard: Dashboard = Dashboard()
     telemetry: Telemetry = Telemetry()
 
     @property

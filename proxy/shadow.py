@@ -73,6 +73,8 @@ class Asked(msgspec.Struct, frozen=True):
     exposure: Exposure
     query: str
     texts: list[str]
+    text_of: list[int | None]
+    """For each document received: its place in `texts`; None for a blank one."""
     max_document_tokens: int | None
     user_id: str
     tried: list[Tried]
@@ -94,6 +96,10 @@ class Shadowed(msgspec.Struct, frozen=True, kw_only=True):
     """The other arm had been asked as the fallback: it took no time and cost nothing more."""
     agreement: Agreement | None
     """None: the other arm gave no order."""
+    request_id: str
+    """Of the user's request."""
+    scores: tuple[tuple[int, float, float], ...]
+    """Document as numbered in the request, the score of the user's arm, that of the other; empty without an order."""
     user_group: int
     traceparent: str | None
     """Of the user's request."""
@@ -215,6 +221,8 @@ class Shadower:
             attempt=msgspec.structs.replace(tried.attempt, role=role),
             was_known=known is not None,
             agreement=_agreement(asked, tried),
+            request_id=asked.exposure.request_id,
+            scores=_scores(asked, tried),
             user_group=asked.exposure.user_group,
             traceparent=asked.exposure.traceparent,
         )
@@ -264,6 +272,16 @@ async def _is_idle_in_time(bound: BoundArm, deadline: float) -> bool:
             return False
         await asyncio.sleep(_LOOK_SECONDS)
     return True
+
+
+def _scores(asked: Asked, other: Tried) -> tuple[tuple[int, float, float], ...]:
+    """Return both scores of each document that was shown to the arms, by the user's arm's the best first."""
+    own = asked.tried[0].answer
+    if own is None or other.answer is None:
+        return ()
+    mine, theirs = own.probabilities, other.answer.probabilities
+    found = [(i, mine[at], theirs[at]) for i, at in enumerate(asked.text_of) if at is not None]
+    return tuple(sorted(found, key=lambda row: -row[1]))
 
 
 def _agreement(asked: Asked, other: Tried) -> Agreement | None:

@@ -12,9 +12,10 @@ from proxy.app import create_data_app
 from proxy.configuration import load
 from proxy.parts import Parts
 from tests.arms import WordArm
+from tests.parts.unleash import Postgres, Unleash, is_unleash_here
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
 
@@ -63,3 +64,11 @@ def require_part(name: str, *, found: bool) -> None:
     if os.environ.get("REQUIRE_PARTS"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def unleash(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unleash]:
+    """Return an Unleash server; each test makes flags of its own in it."""
+    require_part("an Unleash server with its PostgreSQL", found=is_unleash_here())
+    with Postgres() as database, Unleash(database.url, tmp_path_factory.mktemp("unleash")) as server:
+        yield server

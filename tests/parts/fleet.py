@@ -51,7 +51,7 @@ class Fleet:
             **QUICK,
             **env,
             "RERANK_CANARY__STORE__PREFIX": prefix,
-            "RERANK_CANARY__AUTH__CONTROL_TOKENS": json.dumps(_tokens()),
+            "RERANK_CANARY__AUTH__CONTROL_TOKENS": json.dumps(control_tokens()),
             "RERANK_CANARY__RAMP__COOL_DOWN_SECONDS": "0",
         }
         self.proxies = [
@@ -143,7 +143,8 @@ class Fleet:
         return found
 
 
-def _tokens() -> list[dict[str, str]]:
+def control_tokens() -> list[dict[str, str]]:
+    """Return the setting of all of them."""
     return [{"name": name, "role": role, "key": hash_key(f"{name}-key")} for name, role in TOKENS.items()]
 
 

@@ -69,6 +69,8 @@ def pairs_to_breach(
                 attempt=ATTEMPT,
                 was_known=False,
                 agreement=agreement,
+                request_id="r",
+                scores=(),
                 user_group=group,
                 traceparent=None,
             )

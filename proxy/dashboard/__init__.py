@@ -1,0 +1,1 @@
+"""The pages that operators look at, served by the control plane."""
