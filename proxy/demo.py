@@ -20,6 +20,7 @@ from proxy import orders
 from proxy.arms.cross_encoder import CrossEncoderArm
 from proxy.arms.llm import LlmArm
 from proxy.backends import CrossEncoderBackend, LlmBackend
+from proxy.errors import Conflict
 from proxy.offline.judged_collection import Sources, read_collection
 from proxy.orders import RampOrder, RearmOrder
 from proxy.secrets import Secret
@@ -73,6 +74,10 @@ class Faulty:
         return await self._arm.score(
             query, documents, deadline=deadline, max_document_tokens=max_document_tokens, is_fresh=is_fresh
         )
+
+
+class DemoFailed(Exception):
+    """It did not go as planned; the message says what was in the way, such as a machine that is too slow."""
 
 
 class Found(msgspec.Struct, kw_only=True):
@@ -177,7 +182,17 @@ class Demo:
         self.found.is_promoted = record is not None and record.ramp.share_percent == SHARES[-1]
 
     async def _ramp(self, share: int) -> None:
-        await orders.ramp(self._parts, self._actor, RampOrder(share_percent=share, reason="the demo goes on"))
+        """Move the share.
+
+        Raises:
+            DemoFailed: the guard was quicker, without a fault of ours.
+
+        """
+        try:
+            await orders.ramp(self._parts, self._actor, RampOrder(share_percent=share, reason="the demo goes on"))
+        except Conflict as exc:
+            rollback = self._rollback()
+            raise DemoFailed(f"{exc}: {rollback.reason}" if rollback else str(exc)) from exc
         self._tell(f"ramped to {share} %")
 
     async def _fault(self) -> None:

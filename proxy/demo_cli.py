@@ -36,11 +36,12 @@ def demo(stage_seconds: float, rate: float, *, browser: bool, stay: bool) -> Non
     """Start everything embedded, drive a whole rollout with a fault on the way, and end with a summary."""
     import uvloop  # noqa: PLC0415 - as all of serving, seconds to import
 
+    from proxy.demo import DemoFailed  # noqa: PLC0415
     from proxy.errors import InvalidModel, InvalidSettings  # noqa: PLC0415
 
     try:
         found = uvloop.run(_run(stage_seconds, rate, opens=browser, stays=stay))
-    except (InvalidSettings, InvalidModel) as exc:
+    except (InvalidSettings, InvalidModel, DemoFailed) as exc:
         raise click.ClickException(str(exc)) from exc
     except KeyboardInterrupt:
         _out.print("stopped")

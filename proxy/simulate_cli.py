@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,10 @@ _errors = Console(stderr=True)
 @click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, help="Processes; by default one a core.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the first run's evidence as SVG.")
-def simulate(file: Path, runs: int, seed: int, jobs: int, plot: Path | None, *, as_json: bool) -> None:
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write table and plot as one page.")
+def simulate(
+    file: Path, runs: int, seed: int, jobs: int, plot: Path | None, html: Path | None, *, as_json: bool
+) -> None:
     """Run the guard on simulated traffic, beside the rules in use elsewhere.
 
     FILE is TOML: hours; [traffic]; [control]; [candidate]; [[fault]]; [[guardrail]].
@@ -45,6 +49,8 @@ def simulate(file: Path, runs: int, seed: int, jobs: int, plot: Path | None, *, 
     if plot is not None:
         plot.write_text(draw(result), encoding="utf-8")
     found = summary_of(result)
+    if html is not None:
+        html.write_text(page_of(file.stem, found, draw(result)), encoding="utf-8")
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
@@ -65,6 +71,19 @@ def with_progress(scenario: Scenario, runs: int, seed: int, jobs: int) -> Result
     with Progress(*columns, console=_errors, transient=True) as progress:
         task = progress.add_task("", total=runs * scenario.seconds)
         return run(scenario, runs, seed, jobs=jobs, on_progress=lambda ticks: progress.advance(task, ticks))
+
+
+def page_of(name: str, found: dict[str, Any], drawing: str) -> str:
+    """Return the summary and the first run's evidence as one page."""
+    from proxy.offline.page import page, section  # noqa: PLC0415 - which other commands need not wait for
+
+    shown = table_of(found)
+    cells = zip(*(column.cells for column in shown.columns), strict=True)
+    head = "".join(f'<th scope="col">{escape(str(column.header))}</th>' for column in shown.columns)
+    rows = "".join("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in cells)
+    table = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    title = f"{name}: {shown.title}"
+    return page(title, [], [section("Rules side by side", table), section("Evidence of the first run", drawing)])
 
 
 def table_of(found: dict[str, Any]) -> Table:

@@ -24,9 +24,9 @@ COLOURS = (
     "#9498a0",
 )
 STYLE = (
-    "svg{font:12px system-ui,sans-serif;background:#fff;color:#222}text{fill:currentColor}"
+    "svg{font:12px system-ui,sans-serif;background:#fff;color:#1b1e24}text{fill:currentColor}"
     ".grid{stroke:currentColor;opacity:.15}.line{fill:none;stroke-width:1.5}"
-    "@media(prefers-color-scheme:dark){svg{background:#16181d;color:#ddd}}"
+    "@media(prefers-color-scheme:dark){svg{background:#181b21;color:#e6e8ec}}"
 )
 
 

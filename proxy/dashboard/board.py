@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
+
+from redis.exceptions import RedisError
 
 from proxy.dashboard.guardrail_rows import rows_of
 from proxy.dashboard.past import Past
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from alerts.trend import Money
     from proxy.dashboard.charts import Chart
     from proxy.dashboard.guardrail_rows import Row
-    from proxy.dashboard.recent import RecentRequests
+    from proxy.dashboard.recent import RecentRequests, SeenRequest
     from proxy.parts import Parts
 
 _STATE_SECONDS = 1.5
@@ -94,6 +97,25 @@ class Board:
             return fragment("_replicas.html", replicas=status["replicas"], leader=status["leader"])
 
         return await self._fresh("replicas", "", _STATE_SECONDS, make)
+
+    async def find(self, request_id: str) -> tuple[SeenRequest | None, str]:
+        """Return one request, or why there is none: from memory, the store, or the event log."""
+        error = f"No request {request_id} is kept."
+        try:
+            if (seen := await self.recent.find(request_id)) is not None:
+                return seen, ""
+        except (RedisError, OSError):
+            error = "It is not among the newest of this replica, and the shared store cannot be asked."
+        if self.parts.events.log is None:
+            return None, error
+        from proxy.dashboard.logged import find_logged  # noqa: PLC0415 - comes with the extra
+        from proxy.events.reading import UnreadableEvents  # noqa: PLC0415
+
+        try:
+            seen = await asyncio.to_thread(find_logged, self.parts.settings.events_url, request_id, time.time())
+        except UnreadableEvents as exc:
+            return None, f"The event log cannot be read: {exc}"
+        return seen, "" if seen else error
 
     def forget(self) -> None:
         """Make everything anew for the next who looks: something was changed here."""

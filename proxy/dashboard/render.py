@@ -12,6 +12,7 @@ from litestar import Response
 
 from proxy.dashboard import words
 from proxy.dashboard.charts import draw
+from proxy.look import look
 
 if TYPE_CHECKING:
     from litestar.datastructures import Cookie
@@ -39,8 +40,9 @@ HEADERS = {
 
 @cache
 def static(name: str) -> bytes:
-    """Return the content of a file that pages load."""
-    return files("proxy.dashboard").joinpath("static", name).read_bytes()
+    """Return the content of a file that pages load; the colours are those of reports, too."""
+    content = files("proxy.dashboard").joinpath("static", name).read_bytes()
+    return look().encode() + content if name == "app.css" else content
 
 
 @cache

@@ -6,6 +6,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from alerts.simulation.plot import STYLE as PLOT_STYLE
+from proxy.look import look
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,15 +14,15 @@ if TYPE_CHECKING:
     from proxy.offline.benchmark_tables import Table
 
 _STYLE = (
-    ":root{color-scheme:light dark}"
     "body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem}"
-    "body{background:#fff;color:#222}"
-    "h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.2rem}svg{width:100%;height:auto}"
-    "div.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
-    "th,td{padding:.25rem .7rem;border-bottom:1px solid #8886;text-align:right;white-space:nowrap}"
-    "th:first-child,td:first-child{text-align:left}p.small{font-size:.85rem;opacity:.8;margin:.3rem 0}"
-    "p.note{border-left:3px solid #efb118;padding-left:.7rem}"
-    "@media(prefers-color-scheme:dark){body{background:#16181d;color:#ddd}}"
+    "body{background:var(--page);color:var(--text)}a{color:var(--link)}"
+    "h1{font-size:1.6rem}h2{font-size:1.1rem;margin-top:2.2rem}svg{width:100%;height:auto;background:none;color:inherit}"
+    "div.wide{overflow-x:auto;background:var(--card);border:1px solid var(--edge);border-radius:10px}"
+    "table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
+    "th,td{padding:.4rem .8rem;border-bottom:1px solid var(--edge);text-align:right;white-space:nowrap}"
+    "thead th{color:var(--dim);font-size:.82rem;font-weight:500}tbody tr:last-child>*{border-bottom:0}"
+    "th:first-child,td:first-child{text-align:left}p.small{font-size:.85rem;color:var(--dim);margin:.3rem 0}"
+    "p.note{border-left:3px solid var(--wait);background:var(--wait-back);padding:.4rem .7rem}"
 )
 
 
@@ -31,7 +32,7 @@ def page(title: str, notes: Sequence[str], parts: Sequence[str], *, style: str =
         [
             '<!doctype html><html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width,initial-scale=1">',
-            f"<title>{escape(title)}</title><style>{PLOT_STYLE}{_STYLE}{style}</style></head><body>",
+            f"<title>{escape(title)}</title><style>{look()}{PLOT_STYLE}{_STYLE}{style}</style></head><body>",
             f"<h1>{escape(title)}</h1>",
             *(f'<p class="note">{escape(note)}</p>' for note in notes),
             *parts,

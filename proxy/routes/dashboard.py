@@ -11,7 +11,6 @@ from litestar import Request, Response, Router, get, post
 from litestar.datastructures import Cookie
 from litestar.di import Provide
 from litestar.response import Stream  # noqa: TC002 - Litestar reads annotations when it starts
-from redis.exceptions import RedisError
 
 from flags.record import ROLLBACK
 from proxy.dashboard.actions import question_of
@@ -181,16 +180,9 @@ async def incident_page(entered: Entered, rollback_id: str) -> Response[str]:
 async def requests_page(request: _Request, entered: Entered) -> Response[str]:
     """Show one request, and which can be shown."""
     board = entered.board
-    recent, parts = board.recent, board.parts
+    parts = board.parts
     request_id = request.query_params.get("id", "").strip()[:128]
-    seen, error = None, ""
-    if request_id:
-        try:
-            seen = await recent.find(request_id)
-        except (RedisError, OSError):
-            error = "It is not among the newest of this replica, and the shared store cannot be asked."
-        if seen is None and not error:
-            error = f"No request {request_id} is kept."
+    seen, error = await board.find(request_id) if request_id else (None, "")
     return page(
         "requests.html",
         status=404 if error else 200,
@@ -204,8 +196,8 @@ async def requests_page(request: _Request, entered: Entered) -> Response[str]:
         traces_url=parts.settings.alerts.traces_url,
         timings=timings(seen) if seen else "",
         orders=orders(seen) if seen else "",
-        lines=await recent.newest(),
-        has_log=False,
+        lines=await board.recent.newest(),
+        has_log=parts.events.log is not None,
     )
 
 

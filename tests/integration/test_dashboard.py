@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -320,3 +321,19 @@ def test_without_a_dashboard_there_are_no_pages(tmp_path: Path) -> None:
         assert httpx.get(f"{proxy.control_url}/ui").status_code == 404
         assert proxy.rerank().is_success
         assert status(proxy)["store"]["error"] is None
+
+
+def test_an_older_request_is_looked_up_in_the_event_log(tmp_path: Path) -> None:
+    env = ENV | {"RERANK_CANARY__EVENTS__IS_ON": "true", "RERANK_CANARY__EVENTS__FLUSH_SECONDS": "0.2"}
+    with Proxy(tmp_path, env, has_extras=True) as proxy:
+        request_id = proxy.rerank(headers={"x-user-id": "ann"}).headers["x-request-id"]
+        eventually(lambda: list((tmp_path / "var/events").rglob("*.parquet")))
+        proxy.stop()
+        shutil.rmtree(tmp_path / "var/store")
+        proxy.start()
+        with Visitor(proxy) as adam:
+            adam.sign_in("adam-key")
+            page = adam.page(f"/ui/requests?id={request_id}")
+            assert "the flag splits by the user's bucket" in page
+            assert "Scores" in page
+            assert "No request nothing is kept" in adam.page("/ui/requests?id=nothing", status=404)
