@@ -56,7 +56,7 @@ class DenseIndex:
         kept_scores = np.empty((len(queries), 0), np.float32)
         for begin in range(0, len(self._vectors), self._block):
             block = np.asarray(self._vectors[begin : begin + self._block], np.float32)
-            scores = queries @ block.T
+            scores = _products(queries, block)
             places = np.array([highest(row, count) for row in scores])
             kept_scores = np.concatenate([kept_scores, np.take_along_axis(scores, places, 1)], axis=1)
             kept_places = np.concatenate([kept_places, places + begin], axis=1)
@@ -65,6 +65,18 @@ class DenseIndex:
             kept_places = np.take_along_axis(kept_places, order, 1)
         found: list[list[int]] = kept_places.tolist()
         return found
+
+
+def _products(queries: Vectors, block: Vectors) -> Vectors:
+    """Return the product of each query with each vector of *block*.
+
+    One query is bound by memory and not worth BLAS, whose threads then wait busily for more work, on the cores that the
+    encoder of the next query needs: on 2 cores a search took 60 ms, not 15.
+    """
+    if len(queries) == 1:
+        found: Vectors = np.einsum("ij,kj->ki", block, queries)
+        return found
+    return queries @ block.T
 
 
 def write_dense(
