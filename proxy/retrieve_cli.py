@@ -52,25 +52,33 @@ def retrieve() -> None:
     show_default=True,
     help="Of the vectors on disk; float16 takes half of the room, and is slower to search.",
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="What passages are encoded in; bfloat16 is faster where the processor has it.",
+)
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
-def index(corpus: Path, index: Path, model: str | None, dtype: Any, device: str, *, as_json: bool) -> None:
+def index(corpus: Path, index: Path, model: str | None, *, as_json: bool, **how: Any) -> None:
     """Index CORPUS into the folder INDEX, in place of the index there once the new one is complete.
 
-    CORPUS is JSONL, plain or gzipped, or Parquet, of id, text and maybe title.
+    CORPUS is JSONL, plain or gzipped, or Parquet, of id, text and maybe title. Vectors that the index there has of the
+    same texts by the same model are taken over.
     """
     from proxy.offline.bi_encoder import BiEncoder  # noqa: PLC0415 - numpy and models, which others need not wait for
-    from proxy.offline.retrieve import write_index  # noqa: PLC0415
+    from proxy.offline.index_corpus import write_index  # noqa: PLC0415
 
     def work() -> Any:
-        encoder = BiEncoder(model, device) if model else None
+        encoder = BiEncoder(model, how["device"], how["precision"]) if model else None
         with _progress() as progress:
             task = progress.add_task("passages with a vector", total=None, visible=encoder is not None)
             return write_index(
                 corpus,
                 index,
                 encoder,
-                dtype=dtype,
+                dtype=how["dtype"],
                 on_encoded=lambda done, of: progress.update(task, completed=done, total=of),
             )
 

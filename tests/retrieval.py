@@ -46,19 +46,24 @@ class MeaningEncoder:
     """Counts meanings; *fault* is raised instead if there is one."""
 
     name = "meanings"
+    precision = "float32"
 
     def __init__(self, revision: str = "1") -> None:
         self.revision = revision
         self.fault: Exception | None = None
-        self.asked: list[str] = []
+        self.encoded: list[str] = []
+        """Passages."""
 
     def queries(self, texts: Sequence[str]) -> Vectors:
         if self.fault is not None:
             raise self.fault
-        self.asked += texts
-        return self.passages(texts)
+        return self._vectors(texts)
 
     def passages(self, texts: Sequence[str]) -> Vectors:
+        self.encoded += texts
+        return self._vectors(texts)
+
+    def _vectors(self, texts: Sequence[str]) -> Vectors:
         counts = np.zeros((len(texts), DIMENSIONS), np.float32)
         for row, text in enumerate(texts):
             counts[row, -1] = 0.1  # a text without a meaning has a direction too

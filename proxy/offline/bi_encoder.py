@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from proxy.offline.dense_index import Vectors
 
+Precision = Literal["float32", "bfloat16"]
+
 _BATCH = 32
 _SUFFIXES = {".bin", ".json", ".model", ".safetensors", ".txt"}
 
@@ -22,18 +24,22 @@ _SUFFIXES = {".bin", ".json", ".model", ".safetensors", ".txt"}
 class BiEncoder:
     """One model, loaded. Queries and passages are encoded as the model's own prompts say; vectors have length 1."""
 
-    def __init__(self, model: str, device: str = "cpu") -> None:
+    def __init__(self, model: str, device: str = "cpu", precision: Precision = "float32") -> None:
         """Load a folder, or a model that sentence-transformers knows by that name. Takes seconds.
 
         Args:
             model: folder or name.
             device: as torch names it, such as ``cpu`` or ``cuda``.
+            precision: of passages; bfloat16 is faster where the processor has it (three times on one core with AMX).
+                Queries are encoded in float32.
 
         Raises:
             InvalidModel: it cannot be loaded, or the extra is not installed.
 
         """
         self.name = str(Path(model).absolute()) if Path(model).is_dir() else model
+        self.precision: str = precision
+        self._device = device.partition(":")[0]
         self._model = _load(model, device)
         self.revision = _revision(self._model, model)
 
@@ -53,7 +59,12 @@ class BiEncoder:
             ValueError: some value is not finite.
 
         """
-        return self._checked(self._model.encode_document(list(texts), **_HOW))
+        if self.precision == "float32":
+            return self._checked(self._model.encode_document(list(texts), **_HOW))
+        import torch  # noqa: PLC0415 - an extra
+
+        with torch.autocast(self._device, torch.bfloat16):
+            return self._checked(self._model.encode_document(list(texts), **_HOW))
 
     def _checked(self, vectors: Any) -> Vectors:
         found: Vectors = np.asarray(vectors, np.float32)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from proxy.offline.lexical_index import highest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
 Dtype = Literal["float16", "float32"]
@@ -19,6 +19,21 @@ _BLOCK_BYTES = 1 << 24
 """Of 32-bit values that are multiplied at once: what bounds the memory of a search, however large the corpus."""
 _BATCH = 1024
 _QUERIES = 256
+
+
+class Encoder(Protocol):
+    """What makes vectors of length 1 from texts."""
+
+    name: str
+    revision: str
+    precision: str
+    """What passages are encoded in."""
+
+    def queries(self, texts: Sequence[str]) -> Vectors:
+        """Return the vectors of queries."""
+
+    def passages(self, texts: Sequence[str]) -> Vectors:
+        """Return the vectors of passages."""
 
 
 class DenseIndex:
@@ -43,6 +58,11 @@ class DenseIndex:
     def shape(self) -> tuple[int, int]:
         """How many passages, of how many dimensions."""
         return self._vectors.shape
+
+    def vectors(self, places: Sequence[int]) -> Vectors:
+        """Return a copy of the vectors of *places*, shape (places, dimensions)."""
+        found: Vectors = np.asarray(self._vectors[places], np.float32).copy()
+        return found
 
     def best(self, queries: Vectors, count: int) -> list[list[int]]:
         """Return for each query, shape (queries, dimensions), the places of its nearest *count*, nearest first."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SCHEMA = 1
+LEXICAL, VECTORS = "bm25", "vectors.npy"
+"""Of the data: the folder of BM25, and the file of the vectors, if there are any."""
 _MANIFEST, _LOCK, _DATA = "manifest.json", ".lock", "data-"
 
 
@@ -32,8 +34,10 @@ class DenseFacts(msgspec.Struct, frozen=True):
 
     model: str
     revision: str
-    dimensions: int
+    precision: str
+    """What passages were encoded in."""
     dtype: Dtype
+    """Of the vectors on disk."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,8 +56,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """None: BM25 only."""
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path, *, checks_corpus: bool = True) -> Manifest:
     """Return the manifest of an index that is complete, and whose corpus, where it is still there, has not changed.
+
+    Args:
+        folder: of the index.
+        checks_corpus: False: the corpus may have changed.
 
     Raises:
         InvalidFile: there is none, it is of another version, files are missing or cut, or the corpus is another one.
@@ -66,6 +74,12 @@ def read_manifest(folder: Path) -> Manifest:
         if found != size:
             what = "is missing" if found is None else f"has {found} bytes, not {size}"
             raise InvalidFile(file, f"{what}: the index is broken; make it again with `rerank-canary retrieve index`")
+    if checks_corpus:
+        _check_corpus(folder, manifest)
+    return manifest
+
+
+def _check_corpus(folder: Path, manifest: Manifest) -> None:
     corpus = Path(manifest.corpus)
     try:
         fits = manifest.stamp.fits(corpus) if corpus.is_file() else True
@@ -75,7 +89,6 @@ def read_manifest(folder: Path) -> Manifest:
         raise InvalidFile(
             corpus, f"has changed since {folder} was made of it; make it again with `rerank-canary retrieve index`"
         )
-    return manifest
 
 
 def _decode(file: Path) -> Manifest:

@@ -6,52 +6,30 @@ other words the vectors are; reciprocal rank fusion has the best of both.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
 from proxy.errors import InvalidFile, InvalidModel
 from proxy.offline.bi_encoder import BiEncoder
-from proxy.offline.corpus import Passage, read_corpus, stamp_of
-from proxy.offline.dense_index import DenseIndex, write_dense
+from proxy.offline.corpus import Passage
+from proxy.offline.dense_index import DenseIndex
 from proxy.offline.fusion import fused
-from proxy.offline.index_folder import (
-    DenseFacts,
-    Manifest,
-    data_of,
-    new_data,
-    read_manifest,
-    sizes_of,
-    write_manifest,
-)
-from proxy.offline.lexical_index import LexicalIndex, write_lexical
-from proxy.offline.passage_store import PassageStore, write_passages
+from proxy.offline.index_folder import LEXICAL, VECTORS, Manifest, data_of, read_manifest
+from proxy.offline.lexical_index import LexicalIndex
+from proxy.offline.passage_store import PassageStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from proxy.offline.dense_index import Dtype, Vectors
+    from proxy.offline.dense_index import Encoder
 
 Mode = Literal["hybrid", "bm25", "dense"]
 MODES: tuple[Mode, ...] = ("bm25", "dense", "hybrid")
 
 _DEPTH = 100
 """How much of each order is fused, at least; what is asked for where that is more."""
-_LEXICAL, _DENSE = "bm25", "vectors.npy"
-
-
-class Encoder(Protocol):
-    """What makes vectors of length 1 from texts."""
-
-    name: str
-    revision: str
-
-    def queries(self, texts: Sequence[str]) -> Vectors:
-        """Return the vectors of queries."""
-
-    def passages(self, texts: Sequence[str]) -> Vectors:
-        """Return the vectors of passages."""
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -186,72 +164,11 @@ def _files(folder: Path, manifest: Manifest) -> _Files:
     data = folder / manifest.data
     try:
         passages = PassageStore.load(data)
-        lexical = LexicalIndex.load(data / _LEXICAL)
-        dense = DenseIndex.load(data / _DENSE) if manifest.dense else None
+        lexical = LexicalIndex.load(data / LEXICAL)
+        dense = DenseIndex.load(data / VECTORS) if manifest.dense else None
     except (OSError, ValueError, KeyError) as exc:
         raise InvalidFile(data, f"cannot be read: {exc}") from exc
     counts = {len(passages), lexical.passages, dense.shape[0] if dense else len(passages)}
     if counts != {manifest.passages}:
         raise InvalidFile(data, f"its files have {sorted(counts)} passages, not {manifest.passages}")
     return _Files(manifest, passages, lexical, dense)
-
-
-def write_index(
-    corpus: Path,
-    folder: Path,
-    encoder: Encoder | None = None,
-    *,
-    dtype: Dtype = "float32",
-    on_encoded: Callable[[int, int], None] = lambda _done, _all: None,
-) -> Manifest:
-    """Index *corpus* into *folder*, in place of what is there once it is complete; None: BM25 only.
-
-    Args:
-        corpus: JSONL or Parquet of ``id``, ``text`` and maybe ``title``.
-        folder: made where there is none.
-        encoder: of the vectors.
-        dtype: of the vectors on disk; float16 takes half of the room, and is slower to search.
-        on_encoded: told how many of how many passages have a vector.
-
-    Raises:
-        InvalidFile: the corpus cannot be used or changed meanwhile, or the folder cannot be written.
-        InvalidModel: a vector is not finite.
-
-    """
-    stamp = stamp_of(corpus)
-    with new_data(folder) as data:
-        count = write_passages(read_corpus(corpus), data)
-        if not stamp.fits(corpus):
-            raise InvalidFile(corpus, "changed while it was indexed")
-        store = PassageStore.load(data)
-        write_lexical((store[place].whole for place in range(count)), data / _LEXICAL)
-        dense = None if encoder is None else _write_vectors(store, encoder, data, dtype, on_encoded)
-        manifest = Manifest(
-            schema=1,
-            corpus=str(corpus.absolute()),
-            stamp=stamp,
-            passages=count,
-            data=data.name,
-            sizes=sizes_of(data),
-            dense=dense,
-        )
-        write_manifest(folder, manifest)
-    return manifest
-
-
-def _write_vectors(
-    store: PassageStore, encoder: Encoder, data: Path, dtype: Dtype, on_encoded: Callable[[int, int], None]
-) -> DenseFacts:
-    done = 0
-
-    def told(more: int) -> None:
-        nonlocal done
-        done += more
-        on_encoded(done, len(store))
-
-    texts = (store[place].whole for place in range(len(store)))
-    try:
-        write_dense(texts, len(store), encoder.passages, data / _DENSE, dtype=dtype, on_encoded=told)
-    except ValueError as exc:
-        raise InvalidModel(str(exc)) from exc
-    return DenseFacts(encoder.name, encoder.revision, DenseIndex.load(data / _DENSE).shape[1], dtype)

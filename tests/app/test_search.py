@@ -11,7 +11,7 @@ import pytest
 
 from proxy.configuration import load
 from proxy.errors import BackendError, InvalidSettings
-from proxy.offline.retrieve import write_index
+from proxy.offline.index_corpus import write_index
 from proxy.preflight import check_machine
 from proxy.status import status_of
 from tests.parts.programs import eventually

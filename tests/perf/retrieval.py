@@ -16,9 +16,10 @@ import numpy as np
 from proxy.benchmark_cli import show
 from proxy.offline.bi_encoder import BiEncoder
 from proxy.offline.corpus import Passage
+from proxy.offline.index_corpus import write_index
 from proxy.offline.judged_lines import numbered_lines, read_queries
 from proxy.offline.retrieval_quality import MEASURES, Evaluation, evaluate, read_asked, tables
-from proxy.offline.retrieve import Retriever, write_index
+from proxy.offline.retrieve import Retriever
 from tests.perf.machine import console, keep, table, this_machine
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Random:
     def __init__(self, model: BiEncoder) -> None:
         self._model = model
         self._dice = np.random.default_rng(1)
-        self.name, self.revision = model.name, model.revision
+        self.name, self.revision, self.precision = model.name, model.revision, model.precision
 
     def queries(self, texts: Sequence[str]) -> Vectors:
         return self._model.queries(texts)

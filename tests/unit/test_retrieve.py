@@ -13,8 +13,9 @@ from proxy.errors import InvalidModel
 from proxy.offline import dense_index
 from proxy.offline.dense_index import DenseIndex
 from proxy.offline.fusion import fused
+from proxy.offline.index_corpus import write_index
 from proxy.offline.lexical_index import highest
-from proxy.offline.retrieve import Retriever, write_index
+from proxy.offline.retrieve import Retriever
 from tests.retrieval import PASSAGES, MeaningEncoder, write_jsonl
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from proxy.cli import main
+from proxy.offline.index_corpus import write_index
 from proxy.offline.judged_collection import SAMPLE
 from proxy.offline.retrieval_quality import evaluate, read_asked
-from proxy.offline.retrieve import Retriever, write_index
+from proxy.offline.retrieve import Retriever
 from tests.retrieval import PASSAGES, MeaningEncoder, write_jsonl, write_model
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def test_index_says_what_it_made(folder: Path, tmp_path: Path) -> None:
     assert made["dense"]["model"] == str(folder / "model")
     assert made["dense"]["dtype"] == "float32"
     assert "vectors of" in done(*arguments[:-1], "--dtype", "float16")
+    assert json.loads(done(*arguments, "--precision", "bfloat16"))["dense"]["precision"] == "bfloat16"
+    assert "1 cars" in done("search", tmp_path / "i", "vehicle", "--top", 1)
 
 
 def test_search_prints_the_best_and_where_each_order_had_them(folder: Path) -> None:

@@ -17,8 +17,9 @@ from pyarrow import parquet
 
 from proxy.errors import InvalidFile, InvalidModel
 from proxy.offline.corpus import read_corpus
+from proxy.offline.index_corpus import write_index
 from proxy.offline.index_folder import new_data
-from proxy.offline.retrieve import Retriever, write_index
+from proxy.offline.retrieve import Retriever
 from tests.retrieval import PASSAGES, MeaningEncoder, write_jsonl
 from tests.running import ROOT
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from proxy.offline.dense_index import Vectors
+    from proxy.offline.dense_index import Dtype, Vectors
 
 ROWS = [{"id": "a", "text": "red fox", "title": "Foxes"}, {"id": "b", "text": "ships"}]
 
@@ -161,6 +162,32 @@ def test_a_new_index_takes_the_place_of_the_old_and_an_open_one_goes_on(folder: 
     assert len(list(folder.glob("data-*"))) == 1
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_vectors_of_the_same_texts_by_the_same_model_are_taken_over(tmp_path: Path, dtype: Dtype) -> None:
+    corpus, index = write_jsonl(tmp_path / "corpus.jsonl"), tmp_path / "index"
+    write_index(corpus, index, MeaningEncoder(), dtype=dtype)
+    write_jsonl(corpus, {"new": "a car and its motor", **dict(reversed(PASSAGES.items())), "bees": "an insect"})
+    encoder = MeaningEncoder()
+    write_index(corpus, index, encoder, dtype=dtype)
+    assert encoder.encoded == ["a car and its motor", "an insect"]
+    write_index(corpus, tmp_path / "fresh", MeaningEncoder(), dtype=dtype)
+    queries = ["beverage", "vehicle motor", "insect", "xk7741"]
+    assert load(index).ids(queries, 7, "dense") == load(tmp_path / "fresh").ids(queries, 7, "dense")
+
+
+def test_vectors_of_another_model_or_precision_are_made_anew(tmp_path: Path) -> None:
+    corpus, index = write_jsonl(tmp_path / "corpus.jsonl"), tmp_path / "index"
+    write_index(corpus, index, MeaningEncoder())
+    other, finer = MeaningEncoder("2"), MeaningEncoder("2")
+    finer.precision = "bfloat16"
+    for encoder in (other, finer):
+        write_index(corpus, index, encoder)
+        assert len(encoder.encoded) == len(PASSAGES)
+    write_index(corpus, index)
+    write_index(corpus, index, again := MeaningEncoder("2"))
+    assert len(again.encoded) == len(PASSAGES)
+
+
 def broken(fault: BaseException) -> MeaningEncoder:
     """Return an encoder that fails in the middle of a corpus."""
 
@@ -224,7 +251,7 @@ def test_a_corpus_that_changes_while_it_is_indexed_is_refused(folder: Path, monk
         yield from read_corpus(path)
         path.write_text(path.read_text() + lines({"id": "late", "text": "too late"}))
 
-    monkeypatch.setattr("proxy.offline.retrieve.read_corpus", changing)
+    monkeypatch.setattr("proxy.offline.index_corpus.read_corpus", changing)
     with pytest.raises(InvalidFile, match="changed while it was indexed"):
         write_index(corpus, folder)
 
