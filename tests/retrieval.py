@@ -80,8 +80,8 @@ def write_jsonl(path: Path, passages: dict[str, str] = PASSAGES) -> Path:
     return path
 
 
-def write_model(folder: Path) -> Path:
-    """Write the same meanings as a model of sentence-transformers, and return its folder."""
+def write_model(folder: Path, *, unknown: float = 0.01) -> Path:
+    """Write the same meanings as a model of sentence-transformers; to it all other words are *unknown*."""
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415 - seconds, which most tests need not wait for
     from sentence_transformers.sentence_transformer.modules import StaticEmbedding  # noqa: PLC0415
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers  # noqa: PLC0415
@@ -91,7 +91,7 @@ def write_model(folder: Path) -> Path:
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     weights = np.zeros((len(words), DIMENSIONS), np.float32)
-    weights[0, -1] = 0.01
+    weights[0, -1] = unknown
     for word, meaning in MEANINGS.items():
         weights[words[word], meaning] = 1.0
     model = SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=weights)], device="cpu")

@@ -70,13 +70,20 @@ def read_manifest(folder: Path, *, checks_corpus: bool = True) -> Manifest:
     manifest = _decode(folder / _MANIFEST)
     for name, size in manifest.sizes.items():
         file = folder / manifest.data / name
-        found = file.stat().st_size if file.is_file() else None
+        found = _size_of(file)
         if found != size:
             what = "is missing" if found is None else f"has {found} bytes, not {size}"
             raise InvalidFile(file, f"{what}: the index is broken; make it again with `rerank-canary retrieve index`")
     if checks_corpus:
         _check_corpus(folder, manifest)
     return manifest
+
+
+def _size_of(file: Path) -> int | None:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return None
 
 
 def _check_corpus(folder: Path, manifest: Manifest) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import os
 import subprocess
 import sys
@@ -16,11 +17,12 @@ import pytest
 from pyarrow import parquet
 
 from proxy.errors import InvalidFile, InvalidModel
+from proxy.offline.bi_encoder import BiEncoder
 from proxy.offline.corpus import read_corpus
 from proxy.offline.index_corpus import write_index
 from proxy.offline.index_folder import new_data
 from proxy.offline.retrieve import Retriever
-from tests.retrieval import PASSAGES, MeaningEncoder, write_jsonl
+from tests.retrieval import PASSAGES, MeaningEncoder, write_jsonl, write_model
 from tests.running import ROOT
 
 if TYPE_CHECKING:
@@ -208,10 +210,10 @@ def test_a_run_that_fails_leaves_the_old_index(folder: Path, fault: BaseExceptio
 
 
 def test_a_vector_that_is_not_finite_is_refused(folder: Path) -> None:
-    with pytest.raises(InvalidModel, match="not finite"):
-        write_index(
-            folder.parent / "corpus.jsonl", folder, broken(ValueError("meanings: gave a vector that is not finite"))
-        )
+    corpus = write_jsonl(folder.parent / "other.jsonl", {"x": "a comet"})
+    encoder = BiEncoder(str(write_model(folder.parent / "model", unknown=math.nan)))
+    with pytest.raises(InvalidModel, match="gave a vector that is not finite"):
+        write_index(corpus, folder, encoder)
     assert load(folder).ids(["honey"], 1) == [["honey"]]
 
 
