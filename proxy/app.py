@@ -23,6 +23,7 @@ from proxy.routes.feedback import feedback_routes
 from proxy.routes.guard import guard_routes
 from proxy.routes.probes import PROBE_PATHS, client_routes, probe_routes
 from proxy.routes.rollout import rollout_routes
+from proxy.routes.search import SEARCH_PATH, search_routes
 from proxy.visit import Speaker, Visit, Visits, visit_of
 from proxy.wire.canonical import error_body
 from proxy.wire.detect import JINA
@@ -53,10 +54,11 @@ def create_data_app(parts: Parts) -> Litestar:
                 seconds=round(visit.seconds, 6),
             )
 
+    optional = [*(feedback_routes() if parts.feedback else []), *(search_routes() if parts.search else [])]
     return _create(
         parts,
         "rerank-canary",
-        [*data_routes(), *(feedback_routes() if parts.feedback else []), *probe_routes(), *client_routes()],
+        [*data_routes(), *optional, *probe_routes(), *client_routes()],
         parts.settings.limits.max_body_bytes,
         on_error=_on_proxy_error,
         note=note,
@@ -102,7 +104,9 @@ def _create(
         ),
         logging_config=None,
     )
-    app.asgi_handler = Visits(app.asgi_handler, {route.path for route in app.routes}, RANKING_PATHS, note)
+    app.asgi_handler = Visits(
+        app.asgi_handler, {route.path for route in app.routes}, (*RANKING_PATHS, SEARCH_PATH), note
+    )
     return app
 
 

@@ -45,6 +45,7 @@ def check(settings: Settings) -> None:
     _check_dialects(settings)
     _check_threshold(settings)
     _check_shadow(settings)
+    _check_search(settings)
     for model, calibration in settings.calibrations.items():
         if wrong := calibration.wrong():
             raise InvalidSettings(f'$.calibrations."{model}": {wrong}')
@@ -144,6 +145,12 @@ def _check_shadow(settings: Settings) -> None:
     shadow = settings.shadow
     if shadow.is_on and not (shadow.control_percent or shadow.candidate_percent):
         raise InvalidSettings("$.shadow.is_on: control_percent and candidate_percent are both 0: nothing is shadowed")
+
+
+def _check_search(settings: Settings) -> None:
+    search, most = settings.search, settings.limits.max_documents
+    if search.index is not None and search.top_k > most:
+        raise InvalidSettings(f"$.search.top_k: {search.top_k} is over $.limits.max_documents, {most}")
 
 
 def is_loopback(host: str) -> bool:

@@ -24,6 +24,7 @@ from proxy.demo_cli import demo
 from proxy.errors import InvalidModel, InvalidSettings
 from proxy.guard_cli import GUARD_COMMANDS
 from proxy.logs import configure_logs
+from proxy.retrieve_cli import retrieve
 from proxy.rollout_cli import COMMANDS
 from proxy.secrets import hash_key, new_key
 from proxy.simulate_cli import simulate
@@ -73,7 +74,8 @@ def make_key() -> None:
     click.echo(hash_key(key))
 
 
-for _command in (*COMMANDS, *GUARD_COMMANDS, baseline, benchmark, calibrate, create_flag, demo, simulate, smoke):
+_OTHERS = (baseline, benchmark, calibrate, create_flag, demo, retrieve, simulate, smoke)
+for _command in (*COMMANDS, *GUARD_COMMANDS, *_OTHERS):
     main.add_command(_command)
 
 

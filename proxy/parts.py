@@ -32,6 +32,7 @@ from proxy.observers import BudgetObserver, LogObserver, Observers
 from proxy.otel import OpenTelemetry
 from proxy.otel_observer import OtelObserver
 from proxy.rollout import Replica, Rollout, flag_file
+from proxy.search import SearchEngine
 from proxy.secrets import read_or_create
 from proxy.service import Service
 from proxy.shadow_metrics import ShadowTally
@@ -133,6 +134,7 @@ class Parts:
         self.service = Service(
             settings, self.gate, self.rollout.latch, self.trier, self.budget, seen.observe, seen.observe_ranking
         )
+        self.search = SearchEngine(settings.search, self.otel) if settings.search.index else None
         self.in_flight = InFlight(settings.server.max_connections)
         self.is_draining = False
         export_gauges(self, lines_lost)
@@ -239,6 +241,8 @@ class Parts:
             await self.embedded.start()
         await self.gate.start()
         await self.arming.start()
+        if self.search is not None:
+            await self.search.start()
         await self.exchange.once()  # before anybody is served: a rollback may hold
         self.exchange.start()
         self.rollout.start()
@@ -261,6 +265,7 @@ class Parts:
             ("rollout", self.rollout.close),
             ("exchange", self.exchange.close),
             *((f"arm {name}", arm.close) for name, arm in self.arms.items()),
+            *([("search", self.search.close)] if self.search else []),
             ("gate", self.gate.close),
             *([("stand-in", self.stand_in.close)] if self.stand_in else []),
             ("store", self.store.aclose),

@@ -13,7 +13,7 @@ from flags.store import connect
 from flags.unleash_cache import read_state
 from proxy.backends import CrossEncoderBackend
 from proxy.engine.model_folder import IR_FILE, find_folder
-from proxy.errors import InvalidModel, InvalidSettings
+from proxy.errors import InvalidFile, InvalidModel, InvalidSettings
 from proxy.eventing import check_events
 from proxy.otel import protocols_of
 
@@ -34,6 +34,8 @@ def check_machine(settings: Settings, env: Mapping[str, str]) -> None:
     _check_data_dir(settings.data_dir)
     protocols_of(env)
     check_events(settings)
+    if settings.search.index is not None:
+        _check_index(settings.search.index)
     if settings.store.url is not None:
         try:
             connect(settings.store.url.reveal(), settings.store.timeout_seconds)
@@ -55,6 +57,20 @@ def _check_data_dir(folder: Path) -> None:
     found = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not found.is_dir() or not os.access(found, os.W_OK | os.X_OK):
         raise InvalidSettings(f"$.data_dir: {folder} cannot be used: {found} is no folder that may be written")
+
+
+def _check_index(folder: Path) -> None:
+    from proxy.offline.index_folder import read_manifest  # noqa: PLC0415 - numpy, only where an index is configured
+
+    try:
+        dense = read_manifest(folder).dense
+    except InvalidFile as exc:
+        raise InvalidSettings(f"$.search.index: {exc}") from exc
+    if dense is not None and find_spec("sentence_transformers") is None:
+        raise InvalidSettings(
+            f"$.search.index: the vectors in {folder} need torch and sentence-transformers: "
+            "pip install 'rerank-canary[torch]', or make the index without --model"
+        )
 
 
 def _check_model(name: str, backend: CrossEncoderBackend) -> None:

@@ -196,6 +196,23 @@ class Wire(Section, frozen=True):
     """Path, or hashed key (``sha256:...``), → dialect, where detection must not decide."""
 
 
+class Search(Section, frozen=True):
+    """``POST /v1/search``: passages are retrieved, and then ranked as those of any request are."""
+
+    index: Path | None = None
+    """The folder that `rerank-canary retrieve index` wrote. None: there is no such path."""
+    top_k: Annotated[int, Meta(ge=1, le=1000)] = 25
+    """Passages that are retrieved and ranked; a request's `top_n` cuts the answer."""
+    model: str | None = None
+    """Where the bi-encoder of the index lies, a folder or a name. None: where it lay when the index was made."""
+    device: str = "cpu"
+    """Of the bi-encoder, as torch names it."""
+    timeout_seconds: Seconds = 1.0
+    """When the vectors are given up, and BM25 alone retrieves."""
+    max_waiting: Count = 64
+    """Searches by vectors under way or waiting; above it BM25 alone retrieves."""
+
+
 class Store(Section, frozen=True):
     """The one shared store."""
 
@@ -244,6 +261,7 @@ class Settings(Section, frozen=True):
     """Model as ``status`` names it, revision and engine included, or a language model's name → what its scores mean and
     when to doubt them, in place of what comes with the model. ``rerank-canary calibrate --write`` writes them."""
     wire: Wire = Wire()
+    search: Search = Search()
     store: Store = Store()
     dashboard: Dashboard = Dashboard()
     telemetry: Telemetry = Telemetry()

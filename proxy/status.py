@@ -47,6 +47,7 @@ def status_of(parts: Parts) -> dict[str, Any]:
         "feedback": parts.feedback.tally.status() if parts.feedback else None,
         "store": {"embedded": parts.embedded is not None, "error": parts.exchange.error},
         "events": parts.events.status(),
+        "search": parts.search.status() if parts.search else None,
         "in_flight": parts.in_flight.count,
         "checks": parts.readiness(),
     }

@@ -58,6 +58,8 @@ class Visit:
         self.warnings: tuple[str, ...] = ()
         self.feedback: str | None = None
         """By what the caller may say something of the ranking later."""
+        self.timings: list[tuple[str, float]] = []
+        """What took how many seconds before anybody ranked."""
         self.afterwards: list[Callable[[], None]] = []
         """What is to be done once the answer is sent; returns at once and raises nothing."""
 
@@ -72,6 +74,7 @@ class Visit:
         exposure = self.exposure
         attempts = exposure.attempts if exposure else ()
         timing = [f"total;dur={total:.2f}"]
+        timing += [f"{name};dur={seconds * 1000:.2f}" for name, seconds in self.timings]
         timing += [f'{a.role};dur={a.seconds * 1000:.2f};desc="{a.outcome}"' for a in attempts]
         headers = {"x-request-id": self.request_id, "server-timing": ", ".join(timing)}
         if is_ranking:

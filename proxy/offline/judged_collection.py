@@ -83,18 +83,24 @@ def read_collection(sources: Sources, depth: int, min_grade: int = 1) -> Judged:
 
 def _in_folder(sources: Sources) -> Sources:
     folder = sources.queries
-    qrels = sources.truth or _one_of(folder, f"qrels/{sources.split}.tsv", "qrels.tsv")
+    qrels = sources.truth or one_of(folder, f"qrels/{sources.split}.tsv", "qrels.tsv")
     given = sources.candidates or next((p for n in ("bm25.json", "bm25.json.gz") if (p := folder / n).is_file()), None)
     return Sources(
-        queries=_one_of(folder, "queries.jsonl"),
+        queries=one_of(folder, "queries.jsonl"),
         truth=qrels,
-        passages=sources.passages or _one_of(folder, "corpus.jsonl"),
+        passages=sources.passages or one_of(folder, "corpus.jsonl"),
         candidates=given,
         skips_unknown=sources.skips_unknown,
     )
 
 
-def _one_of(folder: Path, *names: str) -> Path:
+def one_of(folder: Path, *names: str) -> Path:
+    """Return the first of *names* that a folder has, gzipped or not.
+
+    Raises:
+        InvalidFile: it has none of them.
+
+    """
     for name in names:
         for path in (folder / name, folder / f"{name}.gz"):
             if path.is_file():
@@ -110,7 +116,7 @@ def _queries(path: Path, retrieved: Retrieved) -> dict[str, QueryRow]:
 
 def _documents(sources: Sources, candidates: Mapping[str, list[str]]) -> dict[str, str]:
     queries = shipped(sources.queries)
-    path = shipped(sources.passages) if sources.passages else _one_of(queries.parent, "passages.jsonl", "corpus.jsonl")
+    path = shipped(sources.passages) if sources.passages else one_of(queries.parent, "passages.jsonl", "corpus.jsonl")
     named = {name for ids in candidates.values() for name in ids}
     # of millions of passages only those are kept that are asked for; BM25's weights want a small collection whole
     return read_passages(path, named if named and path.stat().st_size > 200e6 else None)

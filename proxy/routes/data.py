@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from proxy.wire.canonical import Dialect, RerankCall
 
 _T = TypeVar("_T")
-_Handler = Callable[["_Entry", bytes], Awaitable[object]]
+_Handler = Callable[["Entry", bytes], Awaitable[object]]
 
 SCORE = ScoreDialect()
 _LARGE_BODY_BYTES = 1_000_000
@@ -62,7 +62,7 @@ _SCORE_PATHS = ["/score", "/v1/score"]
 RANKING_PATHS = (*_SHARED_PATHS, *_COHERE_V2_PATHS, *_NIM_PATHS, *_SCORE_PATHS)
 
 
-class _Entry:
+class Entry:
     """What is known of a request before its body is understood."""
 
     def __init__(self, request: Request[Any, Any, Any]) -> None:
@@ -127,7 +127,7 @@ class _Entry:
 
 async def _answer(request: Request[Any, Any, Any], handler: _Handler, default: Speaker) -> Response[bytes]:
     """Take a request through its handler, and answer whatever happens in the dialect it speaks."""
-    entry = _Entry(request)
+    entry = Entry(request)
     try:
         entry.parts.keys.check_data(entry.key)
         with entry.parts.in_flight:
@@ -141,7 +141,7 @@ async def _answer(request: Request[Any, Any, Any], handler: _Handler, default: S
     return _refusal(entry, error, await _speaker(request, entry, default))
 
 
-async def _speaker(request: Request[Any, Any, Any], entry: _Entry, default: Speaker) -> Speaker:
+async def _speaker(request: Request[Any, Any, Any], entry: Entry, default: Speaker) -> Speaker:
     """Return the dialect of a refused request: where its body was not read, what the beginning of it tells."""
     visit = entry.visit
     if visit.speaker is not None:
@@ -156,12 +156,12 @@ async def _speaker(request: Request[Any, Any, Any], entry: _Entry, default: Spea
     return entry.named_dialect() or by_beginning(beginning, entry.headers)
 
 
-async def _off_loop(body: bytes, work: Callable[[], _T]) -> _T:
+async def off_loop(body: bytes, work: Callable[[], _T]) -> _T:
     """Return what *work* makes of *body*: in a thread if it is large, so that probes and telemetry go on."""
     return await asyncio.to_thread(work) if len(body) > _LARGE_BODY_BYTES else work()
 
 
-async def _rank(entry: _Entry, body: bytes, dialect: Dialect | None = None) -> object:
+async def _rank(entry: Entry, body: bytes, dialect: Dialect | None = None) -> object:
     """Answer one ranking, in the dialect that the path, the configuration or else the body says."""
     wire = entry.parts.settings.wire
 
@@ -169,10 +169,14 @@ async def _rank(entry: _Entry, body: bytes, dialect: Dialect | None = None) -> o
         spoken = dialect or entry.named_dialect() or by_body(body, entry.headers)
         entry.visit.speaker = spoken
         call = spoken.read(body, wire)
-        check_limits(call, entry.parts.settings.limits, _count_tokens, len(body))
+        check_limits(call, entry.parts.settings.limits, count_tokens, len(body))
         return spoken, call, entry.caller(body, call.query, spoken.name)
 
-    spoken, call, caller = await _off_loop(body, understand)
+    return await ranked(entry, *await off_loop(body, understand))
+
+
+async def ranked(entry: Entry, spoken: Dialect, call: RerankCall, caller: Caller) -> object:
+    """Rank one call, take note of it, and return the answer's body."""
     served = await entry.parts.service.serve(call, caller)
     entry.visit.exposure, entry.visit.warnings = served.exposure, served.reply.warnings
     reply = served.reply
@@ -180,10 +184,10 @@ async def _rank(entry: _Entry, body: bytes, dialect: Dialect | None = None) -> o
         entry.visit.feedback = feedback.intake.issue(call, served.exposure, reply.results)
         reply = msgspec.structs.replace(reply, feedback=entry.visit.feedback)
     entry.follow(served)
-    return spoken.write(call, reply, wire)
+    return spoken.write(call, reply, entry.parts.settings.wire)
 
 
-async def _score(entry: _Entry, body: bytes) -> object:
+async def _score(entry: Entry, body: bytes) -> object:
     """Answer pairs, in their order: all of one caller, who has one arm whatever the queries."""
     entry.visit.speaker = SCORE
 
@@ -194,10 +198,10 @@ async def _score(entry: _Entry, body: bytes) -> object:
             reason = f"{len(asked.calls)} distinct ones, at most {limits.max_queries} are allowed"
             raise TooManyDocuments(f"{asked.queries_field}: {reason}", field=asked.queries_field)
         for call in asked.calls:
-            check_limits(call, limits, _count_tokens, len(body))
+            check_limits(call, limits, count_tokens, len(body))
         return asked, entry.caller(body, asked.calls[0].query, SCORE.name)
 
-    asked, caller = await _off_loop(body, understand)
+    asked, caller = await off_loop(body, understand)
     # the first ranking goes by the request's own id, each of the others by one of its own
     ids = [caller.request_id, *(f"{caller.request_id}.{i + 2}" for i in range(len(asked.calls) - 1))]
     callers = [msgspec.structs.replace(caller, request_id=request_id) for request_id in ids]
@@ -216,7 +220,8 @@ def _raised(found: _T | BaseException) -> _T:
     return found
 
 
-def _count_tokens(texts: Sequence[str]) -> int:
+def count_tokens(texts: Sequence[str]) -> int:
+    """Return how many tokens of the language model's *texts* have."""
     return sum(toktok.batch_count(texts, ENCODING))
 
 
@@ -224,7 +229,7 @@ def _response(status: int, body: object) -> Response[bytes]:
     return Response(msgspec.json.encode(body), status_code=status, media_type=MediaType.JSON)
 
 
-def _refusal(entry: _Entry, error: ProxyError, speaker: Speaker) -> Response[bytes]:
+def _refusal(entry: Entry, error: ProxyError, speaker: Speaker) -> Response[bytes]:
     entry.visit.speaker, entry.visit.error_code = speaker, error.code
     status, body = speaker.write_error(error, entry.visit.request_id)
     response = _response(status, body)
@@ -236,7 +241,7 @@ def _refusal(entry: _Entry, error: ProxyError, speaker: Speaker) -> Response[byt
     return response
 
 
-def _route(
+def route_of(
     paths: list[str], name: str, handler: _Handler, dialects: Sequence[Dialect | ScoreDialect]
 ) -> HTTPRouteHandler:
     """Return the handler of paths, with the schemas of its *dialects* on the OpenAPI page; failures speak the first."""
@@ -263,17 +268,17 @@ def _route(
 
 def data_routes() -> list[HTTPRouteHandler]:
     """Return every route that ranks."""
-    _count_tokens([""])  # loads the encoding now: it takes half a second, and no request may wait for it
+    count_tokens([""])  # loads the encoding now: it takes half a second, and no request may wait for it
 
-    async def cohere_v2(entry: _Entry, body: bytes) -> object:
+    async def cohere_v2(entry: Entry, body: bytes) -> object:
         return await _rank(entry, body, COHERE_V2)
 
-    async def nim(entry: _Entry, body: bytes) -> object:
+    async def nim(entry: Entry, body: bytes) -> object:
         return await _rank(entry, body, NIM)
 
     return [
-        _route(_SHARED_PATHS, "rerank", _rank, [JINA, COHERE_V1, VOYAGE, TEI, NIM]),
-        _route(_COHERE_V2_PATHS, "rerank-v2", cohere_v2, [COHERE_V2]),
-        _route(_NIM_PATHS, "ranking", nim, [NIM]),
-        _route(_SCORE_PATHS, "score", _score, [SCORE]),
+        route_of(_SHARED_PATHS, "rerank", _rank, [JINA, COHERE_V1, VOYAGE, TEI, NIM]),
+        route_of(_COHERE_V2_PATHS, "rerank-v2", cohere_v2, [COHERE_V2]),
+        route_of(_NIM_PATHS, "ranking", nim, [NIM]),
+        route_of(_SCORE_PATHS, "score", _score, [SCORE]),
     ]

@@ -119,6 +119,7 @@ EXAMPLES: dict[str, Any] = {
     "tei": {"query": _QUERY, "texts": _TEXTS, "return_text": True},
     "nim": {"query": {"text": _QUERY}, "passages": [{"text": text} for text in _TEXTS]},
     "vllm-score": {"text_1": _QUERY, "text_2": _TEXTS},
+    "search": {"query": _QUERY, "top_n": 2, "user": "ada"},
     "feedback": {"request_id": "AQQ...", "clicked": [3], "cited": [3, 0]},
 }
-"""A request of each dialect, and one of feedback, as the docs show it."""
+"""A request of each dialect, one of search and one of feedback, as the docs show it."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from proxy.offline.index_corpus import write_index
+from tests.retrieval import write_jsonl
 from tests.running import Proxy
 
 if TYPE_CHECKING:
@@ -52,7 +54,9 @@ async def test_the_docs_are_a_page_that_needs_nothing_from_elsewhere(plane: Plan
 
 @pytest.mark.timeout(600)
 def test_a_fuzzer_finds_no_5xx_and_no_undocumented_status(tmp_path: Path) -> None:
+    write_index(write_jsonl(tmp_path / "corpus.jsonl"), tmp_path / "index")
     env = {
+        "RERANK_CANARY__SEARCH__INDEX": str(tmp_path / "index"),
         "RERANK_CANARY__BACKENDS__GPT__KIND": "llm",
         "RERANK_CANARY__BACKENDS__GPT__STAND_IN_DELAY_SECONDS": "0",
         "RERANK_CANARY__FLAG__INITIAL_SHARE_PERCENT": "50",
