@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fix lock clean
+.PHONY: help install run demo test check fix lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ $(VENV)/installed: requirements.lock pyproject.toml
 
 run: install ## serve: data plane on 127.0.0.1:8080, control plane on 127.0.0.1:8081
 	$(BIN)/rerank-canary serve
+
+demo: install ## play a rollout with a fault on the way, to be watched on the dashboard
+	$(BIN)/rerank-canary demo
 
 # The tests have an environment of their own, so that what they need never hides what the proxy lacks.
 .venv-test/installed: requirements-dev.lock requirements-torch.txt pyproject.toml
