@@ -62,6 +62,10 @@ _HOLD_WORDS = {
 }
 
 
+_ROLLBACK_KEY = "rollback:"
+"""How the key of a rollback's alert begins; the rollback's id follows."""
+
+
 class Links(msgspec.Struct, frozen=True, kw_only=True):
     """Where a person looks next. Empty: there is no such place."""
 
@@ -103,10 +107,17 @@ def wanted(situation: Situation, links: Links, now: float) -> dict[str, Alert]:
 def _with_links(alert: Alert, links: Links) -> Alert:
     found = list(alert.links)
     if links.dashboard:
-        found.insert(0, ("dashboard", links.dashboard))
+        found.insert(0, ("dashboard", _page_of(alert, links.dashboard.rstrip("/"))))
     if links.runbook:
         found.append(("runbook", f"{links.runbook.rstrip('/')}/{alert_name(alert.kind)}.md"))
     return msgspec.structs.replace(alert, links=tuple(found))
+
+
+def _page_of(alert: Alert, dashboard: str) -> str:
+    """Return the page of a rollback on our own dashboard; of anything else, and elsewhere, the dashboard itself."""
+    rollback_id = alert.key.removeprefix(_ROLLBACK_KEY)
+    is_ours = alert.key.startswith(_ROLLBACK_KEY) and dashboard.endswith("/ui")
+    return f"{dashboard}/incidents/{rollback_id}" if is_ours else dashboard
 
 
 def _rollback(situation: Situation, links: Links) -> Iterable[Alert]:
@@ -123,7 +134,7 @@ def _rollback(situation: Situation, links: Links) -> Iterable[Alert]:
     trace_ids = dict.fromkeys(each.trace_id for each in (evidence.examples if evidence and links.traces else ()))
     traces = [(f"trace {each[:8]}", links.traces.replace("{trace_id}", each)) for each in trace_ids if each]
     yield Alert(
-        key=f"rollback:{rollback.rollback_id}",
+        key=f"{_ROLLBACK_KEY}{rollback.rollback_id}",
         kind="rolled_back",
         severity=Severity.PAGE if is_guards else Severity.WARNING,
         flag=situation.flag,

@@ -62,6 +62,7 @@ class Alerts(Section, frozen=True):
 
     receivers: dict[str, AnyReceiver] = msgspec.field(default_factory=dict)
     dashboard_url: str = ""
+    """Ending with ``/ui``, it is our own: the page of a rollback then leads to all that is known of that one."""
     traces_url: str = ""
     """With ``{trace_id}``: where a trace is looked at."""
     runbook_url: str = "https://github.com/rerank-canary/rerank-canary/blob/main/helm/rerank-canary/docs/runbooks"

@@ -110,11 +110,19 @@ def test_a_rollback_of_the_guard_is_a_page_with_all_that_is_needed_at_3_am() -> 
     assert "everybody to control" in found["Done already"]
     assert "rearm" in found["Next"]
     assert alert.links == (
-        ("dashboard", "https://ops/"),
+        ("dashboard", "https://ops"),
         ("trace 0af76519", "https://traces/0af7651916cd43dd"),
         ("runbook", "https://docs/runbooks/RerankCanaryRolledBack.md"),
     )
     assert alert.details["guardrail"] == "errors"
+
+
+def test_our_own_dashboard_has_a_page_for_each_rollback() -> None:
+    links = msgspec.structs.replace(LINKS, dashboard="https://canary.example.com/ui/")
+    situation = Situation(flag="swap", record=rolled_back(), report=None, silent_seconds=60)
+    found = {alert.kind: dict(alert.links)["dashboard"] for alert in wanted(situation, links, NOW).values()}
+    assert found.pop("rolled_back") == "https://canary.example.com/ui/incidents/rb-1"
+    assert set(found.values()) <= {"https://canary.example.com/ui"}
 
 
 @pytest.mark.parametrize("evidence", ["", "{"], ids=["none", "unreadable"])
