@@ -289,6 +289,21 @@ def test_signing_in_is_readable_and_a_wrong_token_is_said(site: Site) -> None:
     page.wait_for_url("**/ui/login")
 
 
+def test_why_it_holds_is_said(site: Site, unleash: Unleash) -> None:
+    site.begin_at(25)
+    page = site.browser.page(DESKTOP)
+    page.get_by_role("heading", name="Ramping at 25 %").wait_for()
+    unleash.program.freeze()
+    try:
+        page.get_by_role("heading", name="Holding at 25 %").wait_for()
+        page.get_by_text("Because a replica does not know the newest state of the flag.").wait_for()
+        keep(page, DESKTOP, "holding")
+        assert barriers(page) == []
+    finally:
+        unleash.program.thaw()
+    page.get_by_role("heading", name="Ramping at 25 %").wait_for()
+
+
 def test_with_the_store_down_the_page_says_so_and_recovers(site: Site) -> None:
     site.begin_at(25)
     page = site.browser.page(DESKTOP)
