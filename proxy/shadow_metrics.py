@@ -9,11 +9,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from opentelemetry._logs import SeverityNumber
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from alerts.guardrails import Value
 from alerts.signals import levels_of
+from proxy.evaluations import Evaluations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,8 +40,7 @@ class ShadowMetrics:
             "How far control and candidate agree on a user's request, by the user's arm",
             explicit_bucket_boundaries_advisory=[n / 20 for n in range(21)],
         )
-        self._events = telemetry.logs.get_logger("rerank-canary") if telemetry.logs else None
-        self._propagator = TraceContextTextMapPropagator()
+        self._evaluations = Evaluations(telemetry)
 
     def skipped(self, role: Role, skip: Skip) -> None:
         """Take note of a request of the sample that was not shadowed."""
@@ -62,18 +60,8 @@ class ShadowMetrics:
         for metric in found.agreement.__struct_fields__:
             if (value := getattr(found.agreement, metric)) is not None:
                 self._overlap.record(value, {"rerank.arm": found.arm.value, "rerank.overlap.metric": metric})
-        if self._events is not None:
-            self._events.emit(
-                timestamp=time.time_ns(),
-                severity_number=SeverityNumber.INFO,
-                event_name="gen_ai.evaluation.result",
-                attributes={
-                    "gen_ai.evaluation.name": "rerank.overlap.rbo",
-                    "gen_ai.evaluation.score.value": found.agreement.rbo,
-                    "rerank.arm": found.arm.value,
-                },
-                context=self._propagator.extract({"traceparent": found.traceparent} if found.traceparent else {}),
-            )
+        labels = {"rerank.arm": found.arm.value}
+        self._evaluations.emit("rerank.overlap.rbo", found.agreement.rbo, labels, traceparent=found.traceparent)
 
 
 class OverlapCount:

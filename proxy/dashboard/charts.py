@@ -15,6 +15,7 @@ import msgspec
 from markupsafe import Markup
 
 from proxy.dashboard.words import short_time
+from proxy.look import round_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -146,15 +147,9 @@ def _range(chart: Chart) -> tuple[float, float, float]:
     most = chart.ceiling if chart.ceiling is not None else max(known, default=least)
     if not most > least:
         most = least + (abs(least) or 1.0)
-    step = _round((most - least) / 3)
+    step = round_step((most - least) / 3)
     low = math.floor(least / step + 1e-9) * step
     return low, low + step * max(1, math.ceil((most - low) / step - 1e-9)), step
-
-
-def _round(step: float) -> float:
-    """Return the smallest of 1, 2, 2.5 and 5 times a power of ten that is at least *step*."""
-    power = 10.0 ** math.floor(math.log10(step))
-    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= step * (1 - 1e-9))
 
 
 def times(since: float, until: float, most: int) -> list[float]:

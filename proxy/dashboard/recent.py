@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from proxy.events.records import ServedRanking
     from proxy.shadow import Shadowed
+    from proxy.wire.canonical import Ranked
 
 _MOST_HERE = 500
 _MOST_SCORES = 50
@@ -44,10 +45,21 @@ class SeenRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Model of the other arm."""
     shadow_seconds: float = 0.0
 
-    @property
-    def went_badly(self) -> bool:
-        """Whether somebody may want to look at it."""
-        return self.exposure.outcome is not Outcome.OK or self.exposure.has_fallen_back
+
+def went_badly(exposure: Exposure) -> bool:
+    """Tell whether somebody may want to look at it."""
+    return exposure.outcome is not Outcome.OK or exposure.has_fallen_back
+
+
+class _Kept:
+    """What is remembered of one request: never its texts."""
+
+    __slots__ = ("exposure", "results", "shadow")
+
+    def __init__(self, exposure: Exposure, results: Sequence[Ranked]) -> None:
+        self.exposure = exposure
+        self.results = results
+        self.shadow: Shadowed | None = None
 
 
 class RecentRequests:
@@ -58,37 +70,29 @@ class RecentRequests:
         self._prefix = f"{{{prefix}}}:request:"
         self._list_key = f"{{{prefix}}}:requests"
         self._instance_id = instance_id
-        self._seen: OrderedDict[str, SeenRequest] = OrderedDict()
-        self._to_tell: dict[bool, SeenRequest] = {}
-        self._late: deque[SeenRequest] = deque(maxlen=4)
+        self._seen: OrderedDict[str, _Kept] = OrderedDict()
+        self._to_tell: dict[bool, _Kept] = {}
+        self._late: deque[_Kept] = deque(maxlen=4)
         """Shadowed since they were told: told once more, with both scores."""
 
     def observe_ranking(self, ranking: ServedRanking) -> None:
-        """Remember one."""
-        scores = tuple((each.index, round(each.score, 6)) for each in ranking.results[:_MOST_SCORES])
-        seen = SeenRequest(exposure=ranking.exposure, replica=self._instance_id, scores=scores)
-        self._seen[seen.exposure.request_id] = seen
+        """Remember one; what is shown of it is made when somebody asks."""
+        kept = _Kept(ranking.exposure, ranking.results)
+        self._seen[ranking.exposure.request_id] = kept
         if len(self._seen) > _MOST_HERE:
             self._seen.popitem(last=False)
-        self._to_tell.setdefault(seen.went_badly, seen)
+        self._to_tell.setdefault(went_badly(ranking.exposure), kept)
 
     def shadowed(self, found: Shadowed) -> None:
         """Add the other arm's scores."""
-        seen = self._seen.get(found.request_id)
-        if seen is None:
-            return
-        seen = msgspec.structs.replace(
-            seen,
-            both=found.scores[:_MOST_SCORES],
-            shadowed_by=found.attempt.model,
-            shadow_seconds=found.attempt.seconds,
-        )
-        self._seen[found.request_id] = seen
-        self._late.append(seen)
+        kept = self._seen.get(found.request_id)
+        if kept is not None:
+            kept.shadow = found
+            self._late.append(kept)
 
     def ask(self, pipe: Pipeline) -> None:
         """Tell the store."""
-        told = [*self._to_tell.values(), *self._late]
+        told = [self._shown(each) for each in (*self._to_tell.values(), *self._late)]
         self._to_tell = {}
         self._late.clear()
         for each in told:
@@ -109,8 +113,8 @@ class RecentRequests:
             RedisError, OSError: it is not here, and the store cannot be asked.
 
         """
-        if (seen := self._seen.get(request_id)) is not None:
-            return seen
+        if (kept := self._seen.get(request_id)) is not None:
+            return self._shown(kept)
         text: Any = await self._store.get(self._prefix + request_id)
         try:
             return msgspec.json.decode(text, type=SeenRequest) if text else None
@@ -125,13 +129,24 @@ class RecentRequests:
         except (RedisError, OSError):
             found = []
         if not found:
-            found = [_line_of(each) for each in reversed(self._seen.values())]
+            found = [_line_of(self._shown(each)) for each in reversed(self._seen.values())]
         by_id = {line.request_id: line for line in reversed(found)}
         lines = sorted(by_id.values(), key=lambda line: -line.at)
         badly = [line for line in lines if line.went_badly][:_LISTED]
         shadowed = [line for line in lines if line.is_shadowed and line not in badly][:_LISTED]
         others = [line for line in lines if line not in badly and line not in shadowed][:_LISTED]
         return sorted([*badly, *shadowed, *others], key=lambda line: -line.at)
+
+    def _shown(self, kept: _Kept) -> SeenRequest:
+        shadow = kept.shadow
+        return SeenRequest(
+            exposure=kept.exposure,
+            replica=self._instance_id,
+            scores=tuple((each.index, round(each.score, 6)) for each in kept.results[:_MOST_SCORES]),
+            both=shadow.scores[:_MOST_SCORES] if shadow else (),
+            shadowed_by=shadow.attempt.model if shadow else "",
+            shadow_seconds=shadow.attempt.seconds if shadow else 0.0,
+        )
 
 
 class SeenLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,7 +169,7 @@ def _line_of(seen: SeenRequest) -> SeenLine:
         arm=exposure.assignment.arm,
         outcome=exposure.outcome,
         seconds=exposure.seconds,
-        went_badly=seen.went_badly,
+        went_badly=went_badly(exposure),
         is_shadowed=bool(seen.both),
     )
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry._logs import SeverityNumber
-
 from flags.vocabulary import Arm
+from proxy.evaluations import Evaluations
 from proxy.events.records import FeedbackEvent
 from proxy.feedback.measures import RECALL_AT
 from proxy.feedback.told import CHOSEN, Kind
@@ -46,7 +44,7 @@ class FeedbackMetrics:
             "1",
             "Choices weighed against position bias, by where they stood: the share of the first k of all is recall@k",
         )
-        self._events = telemetry.logs.get_logger("rerank-canary") if telemetry.logs else None
+        self._evaluations = Evaluations(telemetry)
 
     def said(self, said: Said) -> None:
         """Take note of what was said."""
@@ -63,18 +61,11 @@ class FeedbackMetrics:
         for k in RECALL_AT:
             self._quality.record(said.placed.recall_at(k), {**labels, "rerank.feedback.metric": f"recall_at_{k}"})
         self._quality.record(said.placed.reciprocal_rank, {**labels, "rerank.feedback.metric": "reciprocal_rank"})
-        if self._events is not None:
-            self._events.emit(
-                timestamp=time.time_ns(),
-                severity_number=SeverityNumber.INFO,
-                event_name="gen_ai.evaluation.result",
-                attributes={
-                    "gen_ai.evaluation.name": f"rerank.feedback.{said.kind}.reciprocal_rank",
-                    "gen_ai.evaluation.score.value": said.placed.reciprocal_rank,
-                    "gen_ai.response.id": said.token.request_id,
-                    "rerank.arm": said.token.arm.value,
-                },
-            )
+        self._evaluations.emit(
+            f"rerank.feedback.{said.kind}.reciprocal_rank",
+            said.placed.reciprocal_rank,
+            {"gen_ai.response.id": said.token.request_id, "rerank.arm": said.token.arm.value},
+        )
 
     def refused(self, refusal: Refusal) -> None:
         """Take note of what does not count."""

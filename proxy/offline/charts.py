@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from alerts.simulation.plot import COLOURS
+from proxy.look import round_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +44,7 @@ class Axis(msgspec.Struct, frozen=True):
         if self.is_log:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
             return [t for e in range(first, last + 1) for m in (1, 2, 5) if self.low <= (t := m * 10.0**e) <= self.high]
-        step = _round_step((self.high - self.low) / 6)
+        step = round_step((self.high - self.low) / 6 or 1.0)
         first = math.ceil(self.low / step - 1e-9)
         return [n * step for n in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
@@ -130,11 +131,6 @@ def _stepped(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
             found.append((x, found[-1][1]))
         found.append((x, y))
     return found
-
-
-def _round_step(step: float) -> float:
-    power = 10.0 ** math.floor(math.log10(step)) if step > 0 else 1.0
-    return next(m * power for m in (1, 2, 5, 10) if m * power >= step * 0.999)
 
 
 def _number(value: float) -> str:

@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from alerts.simulation.plot import COLOURS
+from proxy.look import round_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -88,7 +89,7 @@ class _Frame:
     """Axes from 0 to a round number above *top*."""
 
     def __init__(self, top: float) -> None:
-        self._step = _step(top / 4) if top > 0 else 0.25
+        self._step = round_step(top / 4) if top > 0 else 0.25
         self._top = self._step * max(1, math.ceil(top / self._step - 1e-9))
         self.width = _WIDTH - _LEFT - _RIGHT
 
@@ -106,12 +107,6 @@ class _Frame:
             parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{value:,.6g}</text>')
         return parts
-
-
-def _step(least: float) -> float:
-    """Return the smallest of 1, 2, 2.5 and 5 times a power of ten that is at least *least*."""
-    power = 10.0 ** math.floor(math.log10(least))
-    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= least * (1 - 1e-9))
 
 
 def _labels(labels: Sequence[str], x: Callable[[int], float]) -> list[str]:

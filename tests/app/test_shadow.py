@@ -432,7 +432,7 @@ async def test_a_pair_is_an_evaluation_event_of_the_users_trace(shadowing: Shado
     provider = LoggerProvider()
     provider.add_log_record_processor(SimpleLogRecordProcessor(exported))
     metrics = next(each.__self__ for each in shadowing.shadower._observers if isinstance(each.__self__, ShadowMetrics))  # type: ignore[attr-defined]
-    metrics._events = provider.get_logger("test")
+    metrics._evaluations._events = provider.get_logger("test")
     trace_id = "0af7651916cd43dd8448eb211c80319c"
     await shadowing.shadowed({**CONTROL, "traceparent": f"00-{trace_id}-b7ad6b7169203331-01"})
     [record] = [data.log_record for data in exported.get_finished_logs()]
