@@ -38,7 +38,7 @@ demo: install ## play a rollout with a fault on the way, to be watched on the da
 
 test: install .venv-test/installed ## install what the tests need and run the whole suite
 	tests/parts/install
-	.venv-test/bin/python -m pytest
+	.venv-test/bin/python -m pytest -n 2 --dist loadfile
 
 check: .venv-test/installed ## ruff, mypy, the arrow between the packages
 	.venv-test/bin/ruff format --check .

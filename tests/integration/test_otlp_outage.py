@@ -78,8 +78,8 @@ def test_what_the_collector_did_not_take_is_counted_as_failed(
     request: pytest.FixtureRequest, deprived: Deprived, kind: str
 ) -> None:
     if deprived.fault == "refuse http/protobuf":
-        reason = "opentelemetry-exporter-otlp 1.45 counts what is answered 503 as exported"
-        request.applymarker(pytest.mark.xfail(reason=reason))
+        reason = "opentelemetry-exporter-otlp 1.45 counts what is answered 503 as exported, unless its time is over"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=False))
     eventually(lambda: deprived.failed(f"otel_sdk_exporter_{kind}_exported_total") > 0, timeout_seconds=10)
 
 
