@@ -24,10 +24,14 @@ from proxy.demo_cli import demo
 from proxy.errors import InvalidModel, InvalidSettings
 from proxy.guard_cli import GUARD_COMMANDS
 from proxy.logs import configure_logs
+from proxy.mine_cli import mine
+from proxy.models_cli import models
+from proxy.quantize_cli import quantize
 from proxy.retrieve_cli import retrieve
 from proxy.rollout_cli import COMMANDS
 from proxy.secrets import hash_key, new_key
 from proxy.simulate_cli import simulate
+from proxy.train_cli import train
 
 if TYPE_CHECKING:
     from proxy.listeners import Listener
@@ -74,7 +78,20 @@ def make_key() -> None:
     click.echo(hash_key(key))
 
 
-_OTHERS = (baseline, benchmark, calibrate, create_flag, demo, retrieve, simulate, smoke)
+_OTHERS = (
+    baseline,
+    benchmark,
+    calibrate,
+    create_flag,
+    demo,
+    mine,
+    models,
+    quantize,
+    retrieve,
+    simulate,
+    smoke,
+    train,
+)
 for _command in (*COMMANDS, *GUARD_COMMANDS, *_OTHERS):
     main.add_command(_command)
 

@@ -30,8 +30,21 @@ class OpenVinoEngine:
     """One compiled model, one stream a core, the batches of a round in parallel."""
 
     def __init__(
-        self, folder: Path, encoder: PairEncoder, limits: PairLimits, *, threads: int, batch_tokens: int
+        self,
+        folder: Path,
+        encoder: PairEncoder,
+        limits: PairLimits,
+        *,
+        threads: int,
+        batch_tokens: int,
+        is_exact: bool = False,
     ) -> None:
+        """Load it; *is_exact* for float32 where the plug-in would take less, as a measure for the others.
+
+        Raises:
+            InvalidModel: OpenVINO cannot load it, or it is no reranker.
+
+        """
         self.encoder = encoder
         self.limits = limits
         self.batch_tokens = batch_tokens
@@ -40,7 +53,8 @@ class OpenVinoEngine:
         try:
             model = core.read_model(folder / "model.xml")
             self._inputs = [port.any_name for port in model.inputs]
-            compiled = core.compile_model(model, "CPU", _properties(threads, is_quantized=_is_quantized(model)))
+            in_float32 = is_exact or _is_quantized(model)
+            compiled = core.compile_model(model, "CPU", _properties(threads, in_float32=in_float32))
         except RuntimeError as exc:
             raise InvalidModel(f"{folder}: OpenVINO cannot load it: {str(exc).splitlines()[0]}") from exc
         _check_ports(folder, self._inputs, compiled)
@@ -84,7 +98,7 @@ def _store(request: openvino.InferRequest, where: tuple[list[Logits], int]) -> N
     results[i] = np.array(request.get_output_tensor(0).data, dtype=np.float64).reshape(-1)
 
 
-def _properties(threads: int, *, is_quantized: bool) -> dict[str, object]:
+def _properties(threads: int, *, in_float32: bool) -> dict[str, object]:
     """Return how the plug-in is to run the model.
 
     What int8 leaves in floating point runs in float32: in bfloat16 the plug-in (2026.4, a CPU with AMX) scores
@@ -95,7 +109,7 @@ def _properties(threads: int, *, is_quantized: bool) -> dict[str, object]:
         properties.inference_num_threads(): threads,
         properties.num_streams(): threads,
     }
-    if is_quantized:
+    if in_float32:
         chosen[hint.inference_precision()] = openvino.Type.f32
     return chosen
 

@@ -34,6 +34,11 @@ _PARTS_AHEAD = 4
 class UnreadableEvents(Exception):
     """The data set cannot be read; the message names the file and says why."""
 
+    def __init__(self, message: str, *, is_damage: bool = False) -> None:
+        """Take whether the bytes are damaged: all else is whole, and is no part that this version can read."""
+        super().__init__(message)
+        self.is_damage = is_damage
+
 
 class Period(msgspec.Struct, frozen=True):
     """From a moment on, and until before another. Unix seconds."""
@@ -45,6 +50,13 @@ class Period(msgspec.Struct, frozen=True):
     def seconds(self) -> float:
         """How long it is."""
         return self.until - self.since
+
+
+class PartFacts(msgspec.Struct, frozen=True):
+    """What a part says of itself."""
+
+    version: int
+    rows: int
 
 
 class EventReader:
@@ -92,7 +104,7 @@ class EventReader:
             UnreadableEvents: as `table` says.
 
         """
-        paths, table = iter(self._paths(kind, period)), self._tables[kind]
+        paths, table = iter(self.parts(kind, period)), self._tables[kind]
         with ThreadPoolExecutor(_PARTS_AHEAD) as pool:
 
             def next_parts(count: int) -> list[Future[list[pa.RecordBatch]]]:
@@ -106,11 +118,52 @@ class EventReader:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _paths(self, kind: Kind, period: Period) -> list[str]:
+    @property
+    def filesystem(self) -> Any:
+        """What the parts are read through."""
+        return self._storage.filesystem
+
+    def parts(self, kind: Kind, period: Period) -> list[str]:
+        """Return the paths of the parts of the hours of *period*, the oldest first.
+
+        Raises:
+            UnreadableEvents: they cannot be listed.
+
+        """
         try:
             return [path for each in self._partitions(kind, period) for path in self._storage.parts(each)]
         except Exception as exc:  # each store's client has errors of its own
             raise UnreadableEvents(f"{self._url}: cannot be listed: {exc}") from exc
+
+    def version(self, kind: Kind) -> int:
+        """Return the version that parts are written in now."""
+        return self._tables[kind].version
+
+    def check(self, kind: Kind, path: str, columns: Sequence[str]) -> PartFacts:
+        """Return what the end of a part says of it; its rows are not read.
+
+        Raises:
+            UnreadableEvents: as `table` says.
+
+        """
+        table = self._tables[kind]
+        try:
+            with pq.ParquetFile(path, filesystem=self.filesystem) as part:
+                version = _version_of(part, path, table)
+                if version == table.version:
+                    _check_columns(part, path, columns)
+                return PartFacts(version, part.metadata.num_rows)
+        except (pa.ArrowException, OSError, ValueError) as exc:
+            raise UnreadableEvents(f"{path}: cannot be read: {exc}", is_damage=True) from exc
+
+    def part(self, kind: Kind, path: str, period: Period, columns: Sequence[str]) -> list[pa.RecordBatch]:
+        """Return *columns* of the rows of one part, as of today's version.
+
+        Raises:
+            UnreadableEvents: as `table` says.
+
+        """
+        return self._of_part(path, self._tables[kind], period, columns)
 
     def _partitions(self, kind: Kind, period: Period) -> list[Partition]:
         first, end = hour_of(period.since), period.until
@@ -121,17 +174,21 @@ class EventReader:
             with pq.ParquetFile(path, filesystem=self._storage.filesystem) as part:
                 return list(_rows_of(part, path, table, period, columns))
         except (pa.ArrowException, OSError, ValueError) as exc:
-            raise UnreadableEvents(f"{path}: cannot be read: {exc}") from exc
+            raise UnreadableEvents(f"{path}: cannot be read: {exc}", is_damage=True) from exc
+
+
+def _check_columns(part: pq.ParquetFile, path: str, columns: Sequence[str]) -> None:
+    if missing := {*columns, "at"} - set(part.schema_arrow.names):
+        raise UnreadableEvents(f"{path}: has no column `{min(missing)}`")
 
 
 def _rows_of(
     part: pq.ParquetFile, path: str, table: Table, period: Period, columns: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
-    names = part.schema_arrow.names
     version = _version_of(part, path, table)
     is_current = version == table.version
-    if is_current and (missing := {*columns, "at"} - set(names)):
-        raise UnreadableEvents(f"{path}: has no column `{min(missing)}`")
+    if is_current:
+        _check_columns(part, path, columns)
     wanted = list(dict.fromkeys([*columns, "at"])) if is_current else None  # a step may need any column
     since, until = (round(moment * 1e6) for moment in (period.since, period.until))
     schema = pa.schema([table.columns.field(name) for name in columns])

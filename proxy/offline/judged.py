@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 
 class Judged(msgspec.Struct, frozen=True):
@@ -35,25 +35,17 @@ class Judged(msgspec.Struct, frozen=True):
             self.notes,
         )
 
+    def only(self, queries: Sequence[str]) -> Judged:
+        """Return the collection of *queries* alone."""
+        return Judged(
+            self.name,
+            {q: self.queries[q] for q in queries},
+            self.documents,
+            {q: self.candidates[q] for q in queries},
+            {q: self.grades[q] for q in queries if q in self.grades},
+            self.notes,
+        )
+
     def texts(self, query: str) -> list[str]:
         """Return the texts of a query's candidates, in their order."""
         return [self.documents[name] for name in self.candidates[query]]
-
-
-def measure(judged: Judged, scores: Mapping[str, Sequence[float]], measures: Sequence[str]) -> dict[str, float]:
-    """Return each of *measures* (as ir-measures names them, such as ``nDCG@10``) over all queries.
-
-    Args:
-        judged: the collection.
-        scores: for each query a score for each of its candidates, in their order.
-        measures: what to compute.
-
-    """
-    import ir_measures  # noqa: PLC0415 - comes with the train extra
-
-    run: dict[str, dict[str, float]] = {
-        query: dict(zip(judged.candidates[query], map(float, found), strict=True)) for query, found in scores.items()
-    }
-    parsed = [ir_measures.parse_measure(name) for name in measures]
-    found: dict[Any, float] = ir_measures.calc_aggregate(parsed, judged.grades, run)
-    return {str(measure): value for measure, value in found.items()}

@@ -21,7 +21,8 @@ class ListwiseLoss(nn.Module):  # type: ignore[misc]  # torch is not there where
     second keeps ``sigmoid(z)`` usable as a probability. The third is distillation (Hinton et al. 2015)
     from similarities *t* of a bi-encoder: it holds on to what the backbone knew of other domains.
 
-    Labels are a tensor of shape (passages, 2) a list: relevance 0 or 1, and *t* (NaN without a teacher).
+    Labels are a tensor of shape (passages, 3) a list: relevance 0 or 1, *t* (NaN without a teacher), and what the list
+    counts for, the same in each row.
     """
 
     def __init__(
@@ -57,13 +58,13 @@ class ListwiseLoss(nn.Module):  # type: ignore[misc]  # torch is not there where
         return torch.stack(losses).mean()
 
     def _one(self, scores: Tensor, label: Tensor) -> Tensor:
-        relevance, similarity = label[:, 0], label[:, 1]
+        relevance, similarity, weight = label[:, 0], label[:, 1], label[0, 2]
         loss = functional.cross_entropy(scores, relevance / relevance.sum())
         loss = loss + self.pointwise * functional.binary_cross_entropy_with_logits(scores, relevance)
         if not torch.isnan(similarity).any():
             target = functional.softmax(similarity / self.temperature, dim=0)
             loss = loss + self.teacher * functional.kl_div(scores.log_softmax(0), target, reduction="sum")
-        return loss
+        return weight * loss
 
     def _logits(self, pairs: list[tuple[str, str]], prompt: str | None, task: str | None) -> Tensor:
         """Score *pairs* in groups of similar length, so that padding costs little; shape (pairs,)."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import random
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from proxy.errors import InvalidFile
+from proxy.offline.judged import Judged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,6 +27,32 @@ class TrainingList(msgspec.Struct, frozen=True):
     positives: list[str | int] = msgspec.field(name="pos")
     negatives: list[str | int] = msgspec.field(name="neg")
     source: str = msgspec.field(name="src", default="")
+    weight: float = msgspec.field(name="w", default=1.0)
+    """How much it counts in the loss, 1 on average: of clicks, what their places make of them."""
+    at: float = 0.0
+    """When the query was first asked, Unix seconds; 0: not known."""
+
+
+class TrainingSet(msgspec.Struct, frozen=True):
+    """What is trained on, and what shows whether it helps: no query is in both."""
+
+    lists: list[TrainingList]
+    held_out: list[TrainingList]
+    passages: list[str] = []
+    """What the numbers in the lists are lines of."""
+
+    def checked(self, file: Path) -> TrainingSet:
+        """Return it, if each list names texts, or lines that there are.
+
+        Raises:
+            InvalidFile: one does not; the message names *file* and the query.
+
+        """
+        for row in (*self.lists, *self.held_out):
+            for place in (*row.positives, *row.negatives):
+                if isinstance(place, int) and not 0 <= place < len(self.passages):
+                    raise InvalidFile(file, f"{row.query!r}: line {place} of {len(self.passages)} passages")
+        return self
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -32,6 +60,7 @@ class Example(msgspec.Struct, frozen=True):
 
     query: str
     passages: list[str]
+    weight: float = 1.0
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -108,4 +137,30 @@ def draw_epoch(
         hard = dice.sample(row.negatives, min(list_size - 2 if passages else list_size - 1, len(row.negatives)))
         easy = [dice.randrange(len(passages))] if passages else []
         picked = [dice.choice(row.positives), *hard, *(i for i in easy if i not in row.positives)]
-        yield Example(row.query, [p if isinstance(p, str) else passages[p] for p in picked])
+        yield Example(row.query, texts_of(picked, passages), row.weight)
+
+
+def judged_of(lists: Sequence[TrainingList], passages: Sequence[str], name: str) -> Judged:
+    """Return lists as a judged collection: the candidates of a query are its positives (grade 1) and negatives.
+
+    The candidates stand in an order of their own, by a hash of the text: a reranker that ties all must gain nothing.
+    """
+    texts: dict[str, str] = {}
+    candidates, grades = {}, {}
+    for number, row in enumerate(lists):
+        positives, negatives = (
+            {_key(text): text for text in texts_of(places, passages)} for places in (row.positives, row.negatives)
+        )
+        texts |= negatives | positives
+        candidates[str(number)] = sorted(negatives.keys() | positives.keys())
+        grades[str(number)] = dict.fromkeys(positives, 1)
+    return Judged(name, {str(number): row.query for number, row in enumerate(lists)}, texts, candidates, grades)
+
+
+def texts_of(places: Sequence[str | int], passages: Sequence[str]) -> list[str]:
+    """Return the texts that a list names, itself or by their line in *passages*."""
+    return [place if isinstance(place, str) else passages[place] for place in places]
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

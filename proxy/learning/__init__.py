@@ -1,0 +1,1 @@
+"""From what users clicked to the next model."""
