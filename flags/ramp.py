@@ -144,7 +144,7 @@ def move(ramp: Ramp, share_percent: int, now: float, *, force: bool = False) -> 
     stage = stage_of(ramp.plan, share_percent)
     if stage is None and share_percent and not force:
         stages = ", ".join(f"{s.share_percent} %" for s in ramp.plan)
-        raise Refused(f"{share_percent} % is no stage of the plan ({stages}); --force takes it all the same")
+        raise Refused(f"{share_percent} % is no stage of the plan ({stages}); it takes force to go there all the same")
     if share_percent == ramp.share_percent:
         return replace(ramp, phase=Phase.RAMPING) if ramp.phase is Phase.HELD else ramp
     return _enter(ramp, stage, share_percent, now)

@@ -98,7 +98,7 @@ class RampControl:
                 ramp = work(record.ramp)
                 if ramp is record.ramp:
                     return record
-                after = changed(record, ramp, actor=by.actor, reason=by.reason, action=action, request_id=by.request_id)
+                after = changed(record, ramp, by, action=action)
                 if await self._swap(record, after, action, by):
                     return after
             except (RedisError, OSError) as exc:

@@ -165,8 +165,7 @@ class Reconciler:
         if time.monotonic() < self._retry_at:
             return
         ramp = record.ramp
-        through = Through.GUARD if record.actor == "guard" else Through.API
-        by = By(actor=record.actor, through=through, reason=record.reason)
+        by = By(actor=record.actor, through=Through(record.through or Through.API), reason=record.reason)
         if self._writer is None:
             found = self._seen()
             is_said = found is not None and found.share_percent == ramp.share_percent
@@ -232,7 +231,7 @@ class Reconciler:
         reason = f"set in the flag itself: {found.share_percent} % is {what}"
         reason += f"; other users, by the hash group {group_id}" if group_id != record.ramp.group_id else ""
         reason += "; the old arm is no longer retired" if record.ramp.phase is Phase.RETIRED else ""
-        after = replace(changed(record, ramp, actor=by.actor, reason=reason), is_pending=False)
+        after = replace(changed(record, ramp, replace(by, reason=reason)), is_pending=False)
         return await self._control.settle(record, after, "adopt", replace(by, reason=reason))
 
     async def _replan(self, record: RampRecord) -> bool:
@@ -241,7 +240,7 @@ class Reconciler:
         if ramp is record.ramp:
             return False
         by = By(actor="settings", through=Through.TIME, reason="the settings have another plan")
-        return await self._control.settle(record, changed(record, ramp, actor=by.actor, reason=by.reason), "plan", by)
+        return await self._control.settle(record, changed(record, ramp, by), "plan", by)
 
     async def _step(self, record: RampRecord) -> None:
         now = time.time()
@@ -262,8 +261,8 @@ class Reconciler:
             return
         action = _action(verdict, ramp)
         actor, through = (REVERTED_BY, Through.GUARD) if verdict is Verdict.REVERT else ("time", Through.TIME)
-        after = changed(record, ramp, actor=actor, reason=reason)
-        await self._control.settle(record, after, action, By(actor=actor, through=through, reason=reason))
+        by = By(actor=actor, through=through, reason=reason)
+        await self._control.settle(record, changed(record, ramp, by), action, by)
 
     def _seen(self) -> FlagShare | None:
         """Return what this replica's gate knows; None while it does not know the newest."""

@@ -94,6 +94,8 @@ class RampRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What was wanted since and overtaken before it was known to be written: the flag may say these, too."""
     reason: str = ""
     actor: str = ""
+    through: str = ""
+    """By which way the last change came."""
     requests: tuple[Request, ...] = ()
     """The newest: one that comes again changes nothing."""
     rollback_ids: tuple[str, ...] = ()
@@ -113,13 +115,11 @@ class RampRecord(msgspec.Struct, frozen=True, kw_only=True):
         return next((r.action for r in self.requests if request_id and r.request_id == request_id), None)
 
 
-def changed(
-    record: RampRecord, ramp: Ramp, *, actor: str, reason: str, action: str = "", request_id: str = ""
-) -> RampRecord:
+def changed(record: RampRecord, ramp: Ramp, by: By, *, action: str = "") -> RampRecord:
     """Return the next version with another ramp; the flag is to follow if share, group or latch are others."""
     moves_flag = (ramp.share_percent, ramp.group_id) != (record.ramp.share_percent, record.ramp.group_id)
     moves_latch = ramp.is_rolled_back != record.is_rolled_back
-    requests = (*record.requests, Request(request_id, action)) if request_id else record.requests
+    requests = (*record.requests, Request(by.request_id, action)) if by.request_id else record.requests
     rollback = ramp.rollback if moves_latch and ramp.is_rolled_back else None
     return replace(
         record,
@@ -128,8 +128,9 @@ def changed(
         is_pending=record.is_pending or moves_flag or moves_latch,
         flag_share_percent=_expected(record, ramp),
         passed_shares=(*record.passed_shares, record.ramp.share_percent) if record.is_pending else (),
-        reason=reason,
-        actor=actor,
+        reason=by.reason,
+        actor=by.actor,
+        through=by.through,
         requests=requests[-_REMEMBERED:],
         rollback_ids=(*record.rollback_ids, *([rollback.rollback_id] if rollback else []))[-_REMEMBERED:],
     )
@@ -213,11 +214,10 @@ def with_rollback(record: RampRecord, rollback: Rollback, now: float) -> RampRec
         return record
     ramp = roll_back(record.ramp, rollback.rollback_id, now, actor=rollback.actor, reason=rollback.reason)
     ramp = replace(ramp, rollback=replace(rollback, from_share_percent=record.ramp.share_percent))
-    return changed(
-        record,
-        ramp,
+    by = By(
         actor=rollback.actor,
+        through=Through(rollback.through or Through.RECOVERY),
         reason=rollback.reason,
-        action=ROLLBACK,
         request_id=rollback.request_id,
     )
+    return changed(record, ramp, by, action=ROLLBACK)

@@ -40,7 +40,8 @@ def _socket_of(folder: Path) -> Path:
     if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
         return path
     digest = hashlib.blake2b(os.fsencode(folder), digest_size=8).hexdigest()
-    return Path(tempfile.gettempdir()) / f"rerank-canary-{digest}.sock"
+    path = Path(tempfile.gettempdir()) / f"rerank-canary-{digest}.sock"
+    return path if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH else Path("/tmp") / path.name  # noqa: S108 - a lock guards the folder, the store's own mode the socket
 
 
 class Exchanged(Protocol):

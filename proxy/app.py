@@ -17,6 +17,7 @@ from proxy.errors import ProxyError, TooLarge
 from proxy.identity import BodyReader
 from proxy.routes.control import control_routes
 from proxy.routes.dashboard import dashboard_routes
+from proxy.routes.dashboard_entry import on_http_error as on_page_error
 from proxy.routes.data import RANKING_PATHS, data_routes
 from proxy.routes.docs import PlainPage
 from proxy.routes.feedback import feedback_routes
@@ -131,11 +132,13 @@ def _retry_after(error: ProxyError) -> dict[str, str]:
     return {} if seconds is None else {"retry-after": str(math.ceil(seconds))}
 
 
-def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+def _on_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
     """Answer what Litestar refused before a handler saw it: unknown paths, methods, too large bodies."""
     if error.status_code == TooLarge.status:
         limit = request.app.state.parts.settings.limits.max_body_bytes
         return _on_proxy_error(request, TooLarge(f"the body is longer than {limit} bytes", field="body"))
+    if request.scope["path"].startswith("/ui") and hasattr(request.app.state, "board"):
+        return on_page_error(request, error)
     visit = visit_of(request.scope)
     codes = {404: "not_found", 405: "method_not_allowed"}
     body = error_body(ProxyError(_named_fields(error) or error.detail), visit.request_id)

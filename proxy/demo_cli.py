@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import tempfile
 import time
 import webbrowser
@@ -36,22 +37,26 @@ def demo(stage_seconds: float, rate: float, *, browser: bool, stay: bool) -> Non
     """Start everything embedded, drive a whole rollout with a fault on the way, and end with a summary."""
     import uvloop  # noqa: PLC0415 - as all of serving, seconds to import
 
+    from flags.store import StoreNotStarted  # noqa: PLC0415
     from proxy.demo import DemoFailed  # noqa: PLC0415
     from proxy.errors import InvalidModel, InvalidSettings  # noqa: PLC0415
 
     try:
         found = uvloop.run(_run(stage_seconds, rate, opens=browser, stays=stay))
-    except (InvalidSettings, InvalidModel, DemoFailed) as exc:
+    except (InvalidSettings, InvalidModel, DemoFailed, StoreNotStarted) as exc:
         raise click.ClickException(str(exc)) from exc
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError) as exc:
         _out.print("stopped")
-        raise SystemExit(130) from None
+        raise SystemExit(130 if isinstance(exc, KeyboardInterrupt) else 143) from None
     raise SystemExit(0 if found.is_promoted and found.rolled_back_at is not None and not found.failed else 1)
 
 
 async def _run(stage_seconds: float, rate: float, *, opens: bool, stays: bool) -> Found:
     from proxy.demo import Demo  # noqa: PLC0415
 
+    me = asyncio.current_task()
+    assert me is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rerank-canary-demo-")))
         parts, candidate, data, control = await stack.enter_async_context(_served(folder, stage_seconds))

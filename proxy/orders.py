@@ -42,6 +42,8 @@ class Order(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """The same id again changes nothing and answers the same."""
     force: bool = False
     through: Literal["api", "cli", "dashboard"] = "api"
+    seen: Annotated[str, Meta(max_length=100)] = ""
+    """What `position_of` was when it was asked for; where it is another by now, it is refused. Empty: whatever."""
 
 
 class RampOrder(Order, forbid_unknown_fields=True, kw_only=True):
@@ -69,6 +71,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     is_latched: bool
     rollback_id: str = ""
     warnings: tuple[str, ...] = ()
+
+
+def position_of(ramp: Ramp) -> str:
+    """Return what an order was given in view of: phase, share, and how often it was rolled back."""
+    return f"{ramp.phase}:{ramp.share_percent}:{ramp.rollbacks}"
 
 
 async def ramp(parts: Parts, actor: ControlToken, order: RampOrder) -> Outcome:
@@ -145,7 +152,8 @@ async def rollback(parts: Parts, actor: ControlToken, order: Order) -> Outcome:
         warnings.append(
             "the shared store cannot be reached: the rollback holds here and is delivered as soon as it can"
         )
-    await _settled(parts)
+    else:
+        await _settled(parts)
     return _outcome(parts, by.request_id, found.rollback_id, warnings)
 
 
@@ -166,10 +174,16 @@ async def _change(
 ) -> Outcome:
     """Do *work* on the record's ramp and wait a moment for the flag to follow."""
     by = _by(actor, order)
+
+    def checked(ramp: Ramp) -> Ramp:
+        if order.seen and order.seen != position_of(ramp):
+            raise ramps.Refused(f"it has changed meanwhile: it is {ramp.phase} at {ramp.share_percent} % now")
+        return work(ramp, time.time())
+
     try:
         if moves_flag:
             refuse_without(parts.rollout.writer)
-        await parts.rollout.control.change(action, lambda r: work(r, time.time()), by, needs_settled=needs_settled)
+        await parts.rollout.control.change(action, checked, by, needs_settled=needs_settled)
     except ramps.Refused as exc:
         raise Conflict(str(exc)) from exc
     except StoreAway as exc:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import time
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from flags import ramp as ramps
+from flags.ramp import stage_of
 from proxy import orders
-from proxy.errors import InvalidRequest
+from proxy.errors import Conflict, InvalidRequest
 from proxy.orders import Order, RampOrder, RearmOrder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from alerts.trend import Point
     from flags.ramp import Ramp
@@ -53,24 +57,59 @@ class Question(NamedTuple):
     force_label: str
 
 
-def users_seen(points: list[Point], since: float) -> int:
-    """Return about how many users asked since a moment; one whom several replicas serve is counted by each."""
-    return sum(arm.users for point in points if point.at >= since for arm in point.arms)
+def users_seen(points: Sequence[Point]) -> int:
+    """Return about how many users ask: those of the stage that met the most, among *points*.
+
+    Users are counted anew in each stage, and by each replica that meets them.
+    """
+    stages = groupby(points, key=lambda point: point.share_percent)
+    return max((sum(arm.users for point in stage for arm in point.arms) for _, stage in stages), default=0)
 
 
 def question_of(action: str, ramp: Ramp, share_percent: int | None, users: int) -> Question:
-    """Return the question; *users* is how many were seen in this stage.
+    """Return the question; *users* is about how many ask.
 
     Raises:
         InvalidRequest: there is no such action, or it lacks its share.
+        Conflict: the rollout cannot do that now, whoever forces it.
 
     """
     if action not in orders.ROLES:
         raise InvalidRequest(f"action: there is no {action!r}", field="action")
     target = _target(action, ramp, share_percent)
+    _refuse_impossible(action, ramp, target)
     title = _TITLES.get(action) or f"Move to {target} %"
     button = _BUTTONS.get(action) or f"Move to {target} %"
-    return Question(title, _effect(action, ramp, target, users), button, _FORCE.get(action, ""))
+    force_label = _FORCE.get(action, "")
+    if action == "ramp" and (not target or stage_of(ramp.plan, target) is not None):
+        force_label = ""
+    return Question(title, _effect(action, ramp, target, users) + _skipped(ramp, target), button, force_label)
+
+
+def _refuse_impossible(action: str, ramp: Ramp, target: int) -> None:
+    now = time.time()
+    try:
+        match action:
+            case "ramp":
+                ramps.move(ramp, target, now, force=True)
+            case "advance":
+                ramps.advance(ramp, now, force=True)
+            case "hold":
+                ramps.hold(ramp)
+            case "retire":
+                ramps.retire(ramp, now, force=True)
+            case "rearm":
+                ramps.rearm(ramp, now, cool_down_seconds=0, force=True)
+    except ramps.Refused as exc:
+        raise Conflict(str(exc)) from exc
+    if action == "rollback" and ramp.is_rolled_back:
+        raise Conflict("it is rolled back already")
+
+
+def _skipped(ramp: Ramp, target: int) -> str:
+    """Return which stages of the plan are left out on the way up."""
+    between = [each.share_percent for each in ramp.plan if ramp.share_percent < each.share_percent < target]
+    return f" This skips {' and '.join(f'{share} %' for share in between)}." if between else ""
 
 
 def _target(action: str, ramp: Ramp, share_percent: int | None) -> int:
@@ -92,6 +131,8 @@ def _effect(action: str, ramp: Ramp, target: int, users: int) -> str:
             return "Nobody moves yet: the candidate stays at 0 % until it is ramped again."
         case "retire":
             return "Everybody keeps the candidate, whatever the flag says; the old arm only answers when it fails."
+        case "rollback" if not ramp.share_percent:
+            return "Everybody gets control, whatever the flag says."
         case _:
             return _moved(ramp, target, users)
 
@@ -106,7 +147,7 @@ def _moved(ramp: Ramp, target: int, users: int) -> str:
     moved = max(1, round(users * abs(change) / 100))
     who = "user moves" if moved == 1 else "users move"
     shares = f"({ramp.share_percent} % → {target} %)"
-    return f"About {moved:,} {who} {whither} {shares}, of about {users:,} seen in this stage."
+    return f"About {moved:,} {who} {whither} {shares}, of about {users:,} who ask."
 
 
 async def give(parts: Parts, actor: ControlToken, action: str, form: Mapping[str, Any]) -> Outcome:
@@ -122,6 +163,7 @@ async def give(parts: Parts, actor: ControlToken, action: str, form: Mapping[str
         "request_id": str(form.get("request_id", "")),
         "force": form.get("force") == "yes",
         "through": "dashboard",
+        "seen": "" if action == "rollback" else str(form.get("seen", "")),
     }
     match action:
         case "ramp":

@@ -56,6 +56,8 @@ class Chart(msgspec.Struct, frozen=True, kw_only=True):
     until: float
     words: Callable[[float], str]
     """A value with its unit."""
+    unit: str = ""
+    """What a script reads a value in: ``s``, ``share`` (of 1), ``percent``, ``dollars``; empty: a plain number."""
     marks: Sequence[Mark] = ()
     limit: float | None = None
     """Drawn as a rule across."""
@@ -94,7 +96,8 @@ def _svg(chart: Chart) -> str:
         (
             f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(_spoken(chart))}" '
             f'data-since="{chart.since:.0f}" data-until="{chart.until:.0f}" '
-            f'data-low="{low:.6g}" data-high="{high:.6g}" data-box="{_LEFT} {_TOP} {wide} {tall}">'
+            f'data-low="{low:.6g}" data-high="{high:.6g}" data-unit="{chart.unit}" '
+            f'data-box="{_LEFT} {_TOP} {wide} {tall}">'
         )
     ]
     for place in range(round((high - low) / step) + 1):

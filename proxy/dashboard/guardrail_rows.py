@@ -81,7 +81,7 @@ def _row(finding: Finding, guardrails: Mapping[str, Guardrail], points: Sequence
         estimate=words(finding.estimate) if is_measured else "-",
         bounds=" to ".join(sorted_words(finding, words)) if is_measured else "",
         limit=words(finding.limit),
-        trials=count(finding.trials),
+        trials=f"{count(finding.trials)} {_unit(guardrails.get(finding.guardrail))}",
         interval=_interval(finding, words) if is_measured else Markup(""),
         evidence=spark(line, finding.threshold, since, until),
         evidence_percent=f"{min(9.99, finding.evidence / finding.threshold):.0%}",
@@ -107,7 +107,7 @@ def _passes(finding: Finding) -> str:
 def _reader(finding: Finding, guardrail: Guardrail | None) -> Callable[[float], str]:
     """Return how a value of this guardrail reads."""
     if guardrail is not None and guardrail.signal in _SLOW:
-        return lambda value: f"{percent(value)} slower"
+        return lambda value: f"{percent(value)} too slow"
     if finding.test is not Method.MEAN:
         return percent
     if guardrail is not None and guardrail.signal is Value.COST:
@@ -118,6 +118,21 @@ def _reader(finding: Finding, guardrail: Guardrail | None) -> Callable[[float], 
     return lambda value: f"{value:.3f}"
 
 
+def _unit(guardrail: Guardrail | None) -> str:
+    """Return what is counted."""
+    match guardrail.signal if guardrail else None:
+        case Event.MISS:
+            return "rankings that users chose from"
+        case Value.RECALL | Value.PROBE:
+            return "probes"
+        case Value.OVERLAP:
+            return "pairs"
+        case Event() | Value.COST:
+            return "requests"
+        case _:
+            return "users"
+
+
 def _interval(finding: Finding, words: Callable[[float], str]) -> Markup:
     """Return the estimate with its bounds beside the limit."""
     ends = [finding.lower, finding.upper, finding.limit, finding.estimate]
@@ -125,8 +140,13 @@ def _interval(finding: Finding, words: Callable[[float], str]) -> Markup:
     pad = (high - low) * 0.08 or 0.01
     low, high = low - pad, high + pad
 
+    is_turned = finding.guardrail == "cost"  # counted as what is left of a ceiling: drawn as the dollars it reads as
+
     def x(value: float) -> float:
-        return _WIDTH * (value - low) / (high - low)
+        place = _WIDTH * (value - low) / (high - low)
+        return _WIDTH - place if is_turned else place
+
+    left, right = sorted((x(finding.lower), x(finding.upper)))
 
     is_bad = finding.estimate < finding.limit if finding.test is Method.MEAN else finding.estimate > finding.limit
     middle = _HEIGHT / 2
@@ -142,8 +162,8 @@ def _interval(finding: Finding, words: Callable[[float], str]) -> Markup:
         label=label,
         limit=x(finding.limit),
         bottom=_HEIGHT - 2,
-        left=x(finding.lower),
-        right=max(x(finding.upper), x(finding.lower) + 1),
+        left=left,
+        right=max(right, left + 1),
         mid=middle,
         at=x(finding.estimate),
     )

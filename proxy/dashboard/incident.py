@@ -11,6 +11,7 @@ from alerts.signals import Example
 from alerts.trend import Point
 from alerts.verdict import Finding
 from flags.record import ROLLBACK, AuditEntry
+from proxy.dashboard.tiers import FINEST
 from proxy.dashboard.words import count, duration
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _SETTLES = frozenset({"flag_written", "flag_overruled"})
 _ENDS = "rearm"
+_GROWS_SECONDS = 150.0
+_AROUND_SECONDS = 900.0
 
 
 class Moment(NamedTuple):
@@ -45,6 +48,8 @@ class IncidentView(msgspec.Struct, frozen=True, kw_only=True):
     rollback_id: str
     entry: AuditEntry
     is_over: bool
+    is_growing: bool
+    """It has just happened: more will be known of it."""
     finding: Finding | None
     touched: str
     moments: list[Moment]
@@ -58,8 +63,13 @@ def incident_of(
     entries: Sequence[AuditEntry],
     kept: Incident | None,
     deliveries: Mapping[str, Delivery],
+    points: Sequence[Point],
+    now: float,
 ) -> IncidentView | None:
-    """Return the view; *entries* are the newest first. None: the trail knows no such rollback."""
+    """Return the view; *entries* are the newest first. None: the trail knows no such rollback.
+
+    *points* are those kept of it, or as long as there are none, the newest.
+    """
     entry = next((e for e in entries if e.action == ROLLBACK and e.rollback_id == rollback_id), None)
     if entry is None:
         return None
@@ -71,11 +81,12 @@ def incident_of(
         entry=entry,
         is_over=any(e.action == _ENDS for e in later),
         finding=evidence.finding if evidence else None,
-        touched=_touched(evidence),
+        is_growing=now - entry.at < _GROWS_SECONDS,
+        touched=_touched(evidence) if evidence else _seen_of_it(entry, entries, points),
         moments=sorted(moments, key=lambda each: each.at),
         examples=evidence.examples if evidence else [],
         told=_told(rollback_id, deliveries),
-        points=kept.points if kept else [],
+        points=[point for point in points if abs(point.at - entry.at) < _AROUND_SECONDS],
     )
 
 
@@ -86,12 +97,22 @@ def _evidence(entry: AuditEntry) -> Evidence | None:
         return None
 
 
-def _touched(evidence: Evidence | None) -> str:
-    if evidence is None:
-        return "not counted: a person decided"
+def _touched(evidence: Evidence) -> str:
     requests, users = count(evidence.candidate_requests), count(evidence.candidate_users)
     took = duration(evidence.stage_seconds)
     return f"{requests} requests of {users} users had the candidate in the {took} of this stage"
+
+
+def _seen_of_it(entry: AuditEntry, entries: Sequence[AuditEntry], points: Sequence[Point]) -> str:
+    """Return whom the stage touched that a person ended, from the points: of the last minutes, if it was longer."""
+    began = max((e.at for e in entries if e.at < entry.at and e.to_share_percent != e.from_share_percent), default=0.0)
+    of_stage = [point for point in points if began < point.at <= entry.at + 2 * FINEST.seconds]
+    if not of_stage:
+        return "how many had the candidate is not kept any more"
+    candidate = [point.arms[1] for point in of_stage]
+    requests, users = count(sum(arm.requests for arm in candidate)), count(sum(arm.users for arm in candidate))
+    took = duration(max(1.0, entry.at - max(began, of_stage[0].at - of_stage[0].seconds)))
+    return f"about {requests} requests of {users} new users had the candidate in the {took} before"
 
 
 def _before(entry: AuditEntry, evidence: Evidence | None) -> list[Moment]:

@@ -21,36 +21,40 @@ _LOOK_SECONDS = 0.25
 """How soon an end of the process ends the stream."""
 
 
-def events(board: Board, session: Session, tier: Tier, only: str) -> Stream:
-    """Return the stream; *only* ``replicas``: of their page, not of the rollout's."""
+def events(board: Board, session: Session, tier: Tier, only: str, rollback_id: str = "") -> Stream:
+    """Return the stream; *only* ``replicas`` or ``incident``: of that page, not of the rollout's."""
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return Stream(_events(board, session, tier, only), media_type="text/event-stream", headers=headers)
+    return Stream(_events(board, session, tier, only, rollback_id), media_type="text/event-stream", headers=headers)
 
 
-async def _events(board: Board, session: Session, tier: Tier, only: str) -> AsyncIterator[str]:
+async def _events(board: Board, session: Session, tier: Tier, only: str, rollback_id: str) -> AsyncIterator[str]:
     sent: dict[str, str] = {}
     turn = 0
     yield "retry: 2000\n\n"
     while await _goes_on(board, session):
         turn += 1
-        for name, html in (await _fragments(board, session, tier, only, turn)).items():
+        yield "event: beat\ndata: \n\n"
+        for name, html in (await _fragments(board, session, tier, (only, rollback_id), turn)).items():
             if sent.get(name) != html:
                 sent[name] = html
                 yield _event(name, html)
 
 
 async def _goes_on(board: Board, session: Session) -> bool:
-    """Wait for the next turn; False: the process ends, or the token was withdrawn or has expired."""
+    """Wait for the next turn; False: the process ends, the token was withdrawn, or its owner signed out."""
     for _ in range(round(_EVERY_SECONDS / _LOOK_SECONDS)):
         if board.parts.is_draining:
             return False
         await asyncio.sleep(_LOOK_SECONDS)
-    return session.actor in board.parts.keys.actors()
+    return session.actor in board.parts.keys.actors() and not await board.ended.has(session)
 
 
-async def _fragments(board: Board, session: Session, tier: Tier, only: str, turn: int) -> dict[str, str]:
-    if only == "replicas":
-        return {"replicas": await board.replicas_html()}
+async def _fragments(board: Board, session: Session, tier: Tier, page: tuple[str, str], turn: int) -> dict[str, str]:
+    match page:
+        case "replicas", _:
+            return {"replicas": await board.replicas_html()}
+        case "incident", rollback_id:
+            return {"incident": await board.incident_html(rollback_id)}
     role = session.actor.role
     found = {"state": await board.state_html(role), "actions": await board.actions_html(role)}
     if turn % _CHARTS_EVERY == 0:

@@ -85,7 +85,7 @@ class Past:
             text: Any = await self._store.get(incident_key(self._prefix, rollback_id))
             return msgspec.json.decode(text, type=Incident) if text else None
         except (RedisError, OSError, msgspec.MsgspecError) as exc:
-            self.error = type(exc).__name__
+            self.error = f"The shared store cannot be reached ({type(exc).__name__})."
             return None
 
     def forget(self) -> None:
@@ -103,7 +103,7 @@ class Past:
         try:
             kept.value = await read()
         except Exception as exc:  # noqa: BLE001 - a page is shown whatever the store says
-            self.error = str(exc) or type(exc).__name__
+            self.error = f"The shared store cannot be reached ({type(exc).__name__}): what is shown is what was known."
             _log.info("dashboard.store_away", error=type(exc).__name__)
         else:
             self.error = None

@@ -80,6 +80,7 @@ def _charts(points: Sequence[Point], marks: Sequence[Mark], since: float, until:
             since=since,
             until=until,
             words=words,
+            unit=_UNITS.get(words, ""),
             marks=marks,
             floor=floor,
             ceiling=ceiling,
@@ -107,7 +108,7 @@ def _charts(points: Sequence[Point], marks: Sequence[Mark], since: float, until:
                 Series("wanted", "control", _broken(((p.at, p.share_percent) for p in points), gap)),
                 Series("observed", "candidate", _broken(((p.at, _observed(p)) for p in points), gap)),
             ],
-            lambda value: f"{value:.3g} %",
+            _percentage,
         ),
     ]
 
@@ -137,6 +138,13 @@ async def money_so_far(past: Past, tiers: Sequence[Tier]) -> Money:
 def evidence_lines(points: Sequence[Point], name: str, gap_seconds: float) -> list[tuple[float, float | None]]:
     """Return the evidence against one guardrail over time."""
     return _broken(((p.at, p.evidence.get(name, 0.0)) for p in points), gap_seconds)
+
+
+def _percentage(value: float) -> str:
+    return f"{value:.3g} %"
+
+
+_UNITS = {latency: "s", percent: "share", dollars: "dollars", _percentage: "percent"}
 
 
 def _price(arm: ArmPoint, _: Point) -> float | None:

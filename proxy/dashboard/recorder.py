@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from alerts.guard import Lease
     from alerts.report import Report
     from flags.latch import Latch
+    from flags.ramp import Rollback
 
 _log = structlog.get_logger(__name__)
 
@@ -100,6 +101,7 @@ class Recorder:
         self._cursors: dict[str, Cursor] | None = None
         self._saves: list[_Save] = []
         self._incident: Incident | None = None
+        self._watched: Rollback | None = None
         self._asked: tuple[str, ...] = ()
 
     def ask(self, pipe: Pipeline) -> None:
@@ -188,19 +190,19 @@ class Recorder:
             self._cursors[tier.name] = cursor
 
     def _note_incident(self, counts: Mapping[str, Counts], rows: Sequence[tuple[str, dict[str, str]]]) -> None:
-        rollback = self._latch.record.ramp.rollback if self._latch.record else None
-        if rollback is not None:
+        if self._watched is not None:
             self._incident = Incident(
-                rollback_id=rollback.rollback_id,
+                rollback_id=self._watched.rollback_id,
                 candidate_at=max((each.candidate_at for each in counts.values()), default=0.0),
                 points=points_of(rows),
             )
 
     def _watches(self) -> bool:
-        """Tell whether a rollback was just now."""
+        """Tell whether a rollback was just now, re-armed since or not."""
         record = self._latch.record
-        rollback = record.ramp.rollback if record and record.is_rolled_back else None
-        return rollback is not None and self._clock() - rollback.at < _WATCHED_SECONDS
+        if record is not None and record.is_rolled_back:
+            self._watched = record.ramp.rollback
+        return self._watched is not None and self._clock() - self._watched.at < _WATCHED_SECONDS
 
     def _slot(self, tier: Tier) -> int:
         return int(self._clock() // tier.seconds)

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from litestar import Response
+from litestar import MediaType, Response
 
 from proxy.dashboard import words
 from proxy.dashboard.charts import draw
@@ -21,6 +21,7 @@ STATIC = {
     "app.css": "text/css; charset=utf-8",
     "app.js": "text/javascript; charset=utf-8",
     "htmx.min.js": "text/javascript; charset=utf-8",
+    "idiomorph.min.js": "text/javascript; charset=utf-8",
     "sse.min.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
@@ -79,7 +80,7 @@ def page(name: str, *, status: int = 200, cookies: list[Cookie] | None = None, *
     return Response(
         fragment(name, **context),
         status_code=status,
-        media_type="text/html; charset=utf-8",
+        media_type=MediaType.HTML,
         headers=dict(HEADERS),
         cookies=cookies,
     )

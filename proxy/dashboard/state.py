@@ -114,13 +114,8 @@ def _rollback_id(parts: Parts, ramp: Ramp | None) -> str | None:
 
 
 def _headline(parts: Parts, ramp: Ramp | None, report: Report | None, now: float) -> Headline:
-    latch = parts.rollout.latch
-    if latch.is_set:
-        rollback = latch.undelivered or (ramp.rollback if ramp else None)
-        why = f"by {rollback.actor}: {rollback.reason or 'no reason was given'}" if rollback else ""
-        left = cool_down_ends_at(ramp, parts.settings.ramp.cool_down_seconds) - now if ramp else 0
-        wait = f" It cools down for another {duration(left)}." if left > 0 else " It may be re-armed."
-        return Headline("bad", "Rolled back", f"Everybody gets control, {why}.{wait}")
+    if parts.rollout.latch.is_set:
+        return _rolled_back(parts, ramp, now)
     if ramp is None:
         why = parts.rollout.control.error or parts.exchange.error or "the flag was not read yet"
         return Headline("wait", "No record yet", f"{why[:1].upper()}{why[1:]}.")
@@ -134,6 +129,18 @@ def _headline(parts: Parts, ramp: Ramp | None, report: Report | None, now: float
             return Headline("wait", f"Held at {at}", "An operator holds it; a rollback still works.")
         case _:
             return _ramping(parts, ramp, report, at)
+
+
+def _rolled_back(parts: Parts, ramp: Ramp | None, now: float) -> Headline:
+    latch = parts.rollout.latch
+    rollback = latch.undelivered or (ramp.rollback if ramp else None)
+    why = f"by {rollback.actor}: {rollback.reason or 'no reason was given'}" if rollback else ""
+    left = cool_down_ends_at(ramp, parts.settings.ramp.cool_down_seconds) - now if ramp else 0
+    wait = f" It cools down for another {duration(left)}." if left > 0 else " It may be re-armed."
+    if latch.undelivered is not None:
+        told = "The other replicas are told as soon as the shared store answers: until then they may go on."
+        return Headline("bad", "Rolled back, on this replica", f"It gives everybody control, {why}. {told}")
+    return Headline("bad", "Rolled back", f"Everybody gets control, {why}.{wait}")
 
 
 def _ramping(parts: Parts, ramp: Ramp, report: Report | None, at: str) -> Headline:
@@ -215,11 +222,13 @@ def _warnings(parts: Parts, status: dict[str, object], report: Report | None, no
 
 def _actions(ramp: Ramp | None, *, is_latched: bool, role: str) -> list[Action]:
     """Return what may be done now by somebody with *role*, the most likely first."""
-    if role == "viewer" or ramp is None:
+    if role == "viewer":
         return []
+    rollback = Action(name="rollback", label="Roll back…")
+    if ramp is None:
+        return [] if is_latched else [rollback]
     if is_latched:
         return [Action(name="rearm", label="Re-arm…", is_main=True)] if role == "admin" else []
-    rollback = Action(name="rollback", label="Roll back…")
     if ramp.phase is Phase.RETIRED:
         return [rollback]
     found = []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from uuid import uuid4
 
+import structlog
 from litestar import Request, Response, Router, get, post
 from litestar.datastructures import Cookie
 from litestar.di import Provide
@@ -14,23 +15,23 @@ from litestar.response import Stream  # noqa: TC002 - Litestar reads annotations
 
 from flags.record import ROLLBACK
 from proxy.dashboard.actions import question_of
-from proxy.dashboard.charts import Mark
-from proxy.dashboard.guardrail_rows import row_of
-from proxy.dashboard.incident import incident_of
+from proxy.dashboard.history import is_found
 from proxy.dashboard.live import events
-from proxy.dashboard.plots import charts_around, marks_of
 from proxy.dashboard.render import STATIC, page, static, static_url
 from proxy.dashboard.request_view import orders, timings, trace_of, why
 from proxy.dashboard.session import COOKIE
 from proxy.dashboard.state import state_of
 from proxy.dashboard.tiers import BY_NAME, FINEST, TIERS, Tier
+from proxy.dashboard.words import stamp
 from proxy.errors import ProxyError
+from proxy.orders import position_of
 from proxy.routes.dashboard_actions import action_routes
 from proxy.routes.dashboard_entry import (
     Entered,
     NotSignedIn,
     board_of,
     check_form,
+    check_origin,
     is_secure,
     on_error,
     on_not_signed_in,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from litestar.types import ControllerRouterHandler
 
 _Request = Request[Any, Any, Any]
+_log = structlog.get_logger(__name__)
 _MOST_ENTRIES = 1000
 _SHOWN_ENTRIES = 300
 _WRONG_TOKEN_SECONDS = 0.3
@@ -77,13 +79,17 @@ async def login_page(next_page: str = "") -> Response[str]:
 async def login(request: _Request) -> Response[str]:
     """Take a token, and give a cookie for it."""
     board = board_of(request)
+    check_origin(request)
     form = await request.form()
     actor = board.parts.keys.actor(str(form.get("token", "")).strip())
     following = _own_path(str(form.get("next", "")))
     if actor is None:
-        await asyncio.sleep(_WRONG_TOKEN_SECONDS)
+        _log.warning("dashboard.sign_in_refused", client=request.client.host if request.client else None)
+        async with board.wrong_tokens:  # one after the other: nobody guesses many in a while
+            await asyncio.sleep(_WRONG_TOKEN_SECONDS)
         error = "This is no valid control token, or it has expired."
         return page("login.html", status=401, session=None, here="", error=error, next=following)
+    _log.info("dashboard.signed_in", actor=actor.name, role=actor.role)
     answer = redirect(following)
     answer.set_cookie(
         Cookie(
@@ -100,9 +106,10 @@ async def login(request: _Request) -> Response[str]:
 
 @post("/ui/logout", include_in_schema=False)
 async def logout(request: _Request) -> Response[str]:
-    """End the session in this browser."""
+    """End the session, whoever has its cookie."""
     if (session := session_of(request)) is not None:
         check_form(request, session, await request.form())
+        await board_of(request).ended.end(session)
     answer = redirect("/ui/login")
     answer.delete_cookie(COOKIE, path="/ui")
     return answer
@@ -112,7 +119,6 @@ async def logout(request: _Request) -> Response[str]:
 async def rollout_page(request: _Request, entered: Entered) -> Response[str]:
     """Show where the rollout is, both arms over time, and the guardrails."""
     board, tier = entered.board, _tier(request)
-    charts, money, is_empty = await board.charts(tier)
     return page(
         "rollout.html",
         session=entered.session,
@@ -121,9 +127,7 @@ async def rollout_page(request: _Request, entered: Entered) -> Response[str]:
         tier=tier,
         tiers=TIERS,
         state=state_of(board.parts, entered.session.actor.role),
-        charts=charts,
-        money=money,
-        is_empty=is_empty,
+        **await board.charts(tier),
         rows=await board.rows(),
         is_on=board.parts.guard is not None,
     )
@@ -133,7 +137,7 @@ async def rollout_page(request: _Request, entered: Entered) -> Response[str]:
 async def live(request: _Request, entered: Entered) -> Stream:
     """Send what changes, while somebody looks."""
     only = request.query_params.get("only", "")
-    return events(entered.board, entered.session, _tier(request), only)
+    return events(entered.board, entered.session, _tier(request), only, request.query_params.get("id", "")[:128])
 
 
 @get("/incidents", include_in_schema=False)
@@ -149,31 +153,37 @@ async def incidents_page(entered: Entered) -> Response[str]:
 async def incident_page(entered: Entered, rollback_id: str) -> Response[str]:
     """Show one rollback."""
     board = entered.board
-    past, parts = board.past, board.parts
-    entries = await past.history(_MOST_ENTRIES)
-    kept = await past.incident(rollback_id)
-    _, deliveries = await past.alerts()
-    view = incident_of(rollback_id, entries, kept, deliveries)
-    if view is None:
-        words = past.error or "The trail knows no such rollback."
-        return page("error.html", status=404, session=entered.session, here="", title="No such rollback", words=words)
-    record = parts.rollout.latch.record
-    ramp = record.ramp if record else None
-    faults = [Mark(each.at, each.words, "action") for each in view.moments if each.kind == "fault"]
+    context = await board.incident(rollback_id)
+    if context is None:
+        return _no_such_rollback(entered, rollback_id)
+    record = board.parts.rollout.latch.record
+    ramp = record.ramp if record and record.is_rolled_back else None
+    can_rearm = ramp is not None and entered.session.actor.role == "admin" and not context["view"].is_over
     return page(
         "incident.html",
         session=entered.session,
         here="/ui/incidents",
-        view=view,
-        flag=parts.settings.flag.key,
-        row=row_of(parts.settings, view.finding, view.points) if view.finding else None,
-        charts=charts_around(view.points, [*marks_of(entries), *faults]) if view.points else [],
-        has_receivers=bool(parts.alerting.notifiers),
-        traces_url=parts.settings.alerts.traces_url,
-        can_rearm=entered.session.actor.role == "admin",
-        effect=question_of("rearm", ramp, None, 0).effect if ramp else "",
+        effect=question_of("rearm", ramp, None, 0).effect if ramp and can_rearm else "",
         request_id=uuid4().hex,
+        seen=position_of(ramp) if ramp else "",
+        **context,
     )
+
+
+def _no_such_rollback(entered: Entered, rollback_id: str) -> Response[str]:
+    """Say so; where the store cannot be asked, what this replica knows by itself."""
+    past, latch = entered.board.past, entered.board.parts.rollout.latch
+    if past.error is None:
+        words, title, status = "The trail knows no such rollback.", "No such rollback", 404
+    else:
+        words, title, status = past.error, "Not now", 503
+        own = latch.undelivered or (latch.record.ramp.rollback if latch.record else None)
+        if own is not None and own.rollback_id == rollback_id:
+            why = own.reason or "no reason was given"
+            words += (
+                f" Known here: rolled back {stamp(own.at)} UTC at {own.from_share_percent} %, by {own.actor}: {why}."
+            )
+    return page("error.html", status=status, session=entered.session, here="", title=title, words=words)
 
 
 @get("/requests", include_in_schema=False)
@@ -206,14 +216,15 @@ async def history_page(request: _Request, entered: Entered) -> Response[str]:
     """Show the audit trail, or what of it has the words that are searched for."""
     entries = await entered.board.past.history(_MOST_ENTRIES)
     query = request.query_params.get("q", "").strip()[:200]
-    words = query.lower().split()
-    found = [each for each in entries if all(word in _searched(each) for word in words)]
+    found = [each for each in entries if is_found(each, query)]
     return page(
         "history.html",
         session=entered.session,
         here="/ui/history",
         entries=found[:_SHOWN_ENTRIES],
+        found=len(found),
         total=len(entries),
+        is_all=len(entries) < _MOST_ENTRIES,
         q=query,
         error=entered.board.past.error,
     )
@@ -232,19 +243,13 @@ async def replicas_page(entered: Entered) -> Response[str]:
     )
 
 
-def _searched(entry: Any) -> str:
-    share = f"{entry.from_share_percent} % {entry.to_share_percent} %"
-    ids = f"{entry.request_id} {entry.rollback_id} {entry.flag_event_id}"
-    return f"{entry.actor} {entry.action} {entry.through} {entry.reason} {share} {entry.phase} {ids}".lower()
-
-
 def _tier(request: _Request) -> Tier:
     return BY_NAME.get(request.query_params.get("window", ""), FINEST)
 
 
 def _own_path(path: str) -> str:
     """Return *path* where it is one of these pages, so that a link cannot lead elsewhere after signing in."""
-    is_ours = path == "/ui" or path.startswith(("/ui/", "/ui?"))
+    is_ours = (path == "/ui" or path.startswith(("/ui/", "/ui?"))) and ".." not in path.partition("?")[0].split("/")
     return quote(path, safe="/?=&%-._~") if is_ours and "\\" not in path else "/ui"
 
 
@@ -262,7 +267,8 @@ def dashboard_routes() -> list[ControllerRouterHandler]:
             replicas_page,
             *action_routes(),
         ],
-        dependencies={"entered": Provide(who_entered, sync_to_thread=False)},
+        dependencies={"entered": Provide(who_entered)},
         exception_handlers={NotSignedIn: on_not_signed_in, ProxyError: on_error},
     )
-    return [home, static_file, login_page, login, logout, inside]
+    doors = Router("/", route_handlers=[login_page, login, logout], exception_handlers={ProxyError: on_error})
+    return [home, static_file, doors, inside]

@@ -7,12 +7,13 @@ from uuid import uuid4
 
 from litestar import Request, Response, get, post
 
+from flags.ramp import Ramp
 from proxy.dashboard.actions import give, question_of, users_seen
 from proxy.dashboard.render import page
 from proxy.dashboard.tiers import TIERS
 from proxy.errors import Conflict, Forbidden, InvalidRequest, NotReady, ProxyError
 from proxy.keys import has_role
-from proxy.orders import ROLES
+from proxy.orders import ROLES, position_of
 from proxy.routes.dashboard_entry import Entered, check_form, redirect
 
 if TYPE_CHECKING:
@@ -50,11 +51,13 @@ async def _question(
 ) -> Response[str]:
     board = entered.board
     record = board.parts.rollout.latch.record
-    if record is None:
+    if record is None and action != "rollback":
         raise NotReady("there is no record of the rollout yet: the flag was not read, or the store is away")
     share_percent = _number(fields.get("share_percent", ""))
-    users = users_seen(await board.past.covering(record.ramp.entered_at, TIERS), record.ramp.entered_at)
-    question = question_of(action, record.ramp, share_percent, users)
+    ramp = record.ramp if record else Ramp(rollout_id="", group_id="")
+    users = max([users_seen(await board.past.points(tier)) for tier in TIERS[:3]])
+    question = question_of(action, ramp, share_percent, users)
+    is_unclear = isinstance(error, NotReady)  # it may have been done: the same id again does it once
     return page(
         "confirm.html",
         status=error.status if error else 200,
@@ -70,7 +73,8 @@ async def _question(
         reason=fields.get("reason", ""),
         force=fields.get("force") == "yes",
         fresh_users=fields.get("fresh_users") == "yes",
-        request_id=uuid4().hex,
+        request_id=fields.get("request_id", "") if is_unclear else uuid4().hex,
+        seen=position_of(ramp),
     )
 
 

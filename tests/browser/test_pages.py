@@ -183,6 +183,31 @@ def test_what_changes_is_seen_without_a_reload(site: Site) -> None:
     assert page.title() == "Ramping at 25 % · rerank-canary"
 
 
+def test_what_somebody_reads_stays_as_it_is_while_the_page_goes_on(site: Site) -> None:
+    ramping(site)
+    page = site.browser.page(PHONE)
+    page.evaluate("document.addEventListener('htmx:afterSwap', () => { window.swaps = (window.swaps || 0) + 1; })")
+    page.locator("details.missing summary").click()
+    site.ask()  # what is above the plots reads otherwise now
+    assert eventually(lambda: page.evaluate("window.swaps || 0") >= 3)
+    assert page.locator("details.missing").get_attribute("open") is not None
+    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+
+
+def test_a_page_that_is_cut_off_says_so(site: Site) -> None:
+    ramping(site)
+    page = site.browser.page(DESKTOP)
+    page.locator("#state .foot").wait_for()
+    page.wait_for_timeout(2500)  # the stream has begun
+    page.context.set_offline(True)
+    page.evaluate("window.stop()")
+    page.get_by_role("alert").filter(has_text="Not connected since").wait_for()
+    page.context.set_offline(False)
+    site.browser.wrong.clear()  # the console tells of the lost stream, as it should
+    page.get_by_role("link", name="Load the page again").click()
+    page.locator("#lost").wait_for(state="hidden")
+
+
 def test_the_value_under_the_pointer_is_shown(site: Site) -> None:
     ramping(site)
     page = site.browser.page(DESKTOP)

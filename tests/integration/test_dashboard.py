@@ -77,7 +77,10 @@ def test_a_wrong_token_opens_nothing(proxy: Proxy) -> None:
         assert nobody.client.get("/ui").status_code == 303
 
 
-@pytest.mark.parametrize("following", ["https://evil.example", "//evil.example", "/ui/../x\\y", "/metrics", "/uix", ""])
+@pytest.mark.parametrize(
+    "following",
+    ["https://evil.example", "//evil.example", "/ui/../x\\y", "/ui/../metrics", "/ui/..//evil.example/x", "/uix", ""],
+)
 def test_signing_in_leads_nowhere_else(proxy: Proxy, following: str) -> None:
     with Visitor(proxy) as vera:
         location = vera.sign_in("vera-key", following).headers["location"]
@@ -97,11 +100,75 @@ def test_the_cookie_is_for_these_pages_only_and_for_no_script(proxy: Proxy) -> N
     assert "secure" in https.headers["set-cookie"].lower()
 
 
-def test_signing_out_ends_it(proxy: Proxy) -> None:
+def test_signing_out_ends_it_for_a_copy_of_the_cookie_too(proxy: Proxy) -> None:
     with Visitor(proxy) as vera:
         vera.sign_in("vera-key")
+        copy = dict(vera.client.cookies)
+        assert httpx.get(f"{proxy.control_url}/ui", cookies=copy).status_code == 200
         assert vera.client.post("/ui/logout", data=vera.fields("/ui")).status_code == 303
         assert vera.client.get("/ui").status_code == 303
+        assert httpx.get(f"{proxy.control_url}/ui", cookies=copy).status_code == 303
+        vera.sign_in("vera-key")
+        assert vera.client.get("/ui").status_code == 200
+
+
+def test_another_site_cannot_sign_somebody_in(proxy: Proxy) -> None:
+    answer = httpx.post(
+        f"{proxy.control_url}/ui/login", data={"token": "vera-key"}, headers={"origin": "https://evil.example"}
+    )
+    assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/ui/nothing", 404), ("GET", "/ui/actions/ramp", 303), ("GET", "/ui/logout", 303), ("POST", "/ui", 303)],
+)
+def test_an_address_that_leads_nowhere_is_a_page_too(adam: Visitor, method: str, path: str, status: int) -> None:
+    answer = adam.client.request(method, path)
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_an_action_that_others_have_overtaken_is_not_done(proxy: Proxy, adam: Visitor) -> None:
+    adam.act("ramp", share_percent=5)
+    fields = adam.fields("/ui/confirm/ramp?share_percent=25") | {"force": "yes"}
+    adam.act("ramp", share_percent=50)
+    answer = adam.client.post("/ui/actions/ramp", data=fields)
+    assert (answer.status_code, "it is ramping at 50 % now" in answer.text) == (409, True)
+    assert "(50 % → 25 %)" in answer.text  # asked anew, by what it would do now
+    assert rollout(proxy)["share_percent"]["desired"] == 50
+    stale = adam.fields("/ui/confirm/rollback")
+    adam.act("ramp", share_percent=5)
+    assert adam.client.post("/ui/actions/rollback", data=stale).status_code == 303  # this one is never refused
+    assert rollout(proxy)["phase"] == "rolled_back"
+    adam.act("rearm", reason="a test", force="yes")
+    adam.act("ramp", share_percent=5)
+
+
+def test_stages_that_are_skipped_are_named(adam: Visitor) -> None:
+    adam.act("ramp", share_percent=5)
+    assert "This skips 25 % and 50 %." in adam.page("/ui/confirm/ramp?share_percent=100")
+    assert 'name="force"' not in adam.page("/ui/confirm/ramp?share_percent=100")
+    assert 'name="force"' in adam.page("/ui/confirm/ramp?share_percent=30")
+    assert "skips" not in adam.page("/ui/confirm/ramp?share_percent=25")
+
+
+def test_what_cannot_be_done_is_not_offered_with_an_effect(adam: Visitor) -> None:
+    adam.act("ramp", share_percent=5)
+    assert "nothing to re-arm" in adam.page("/ui/confirm/rearm", status=409)
+    adam.act("rollback")
+    assert "rolled back already" in adam.page("/ui/confirm/rollback", status=409)
+    assert "<form method" not in adam.page("/ui/confirm/advance", status=409)
+    adam.act("rearm", reason="a test", force="yes")
+    adam.act("ramp", share_percent=5)
+
+
+def test_a_request_is_found_by_how_its_id_begins(proxy: Proxy, adam: Visitor) -> None:
+    request_id = proxy.rerank(headers={"x-user-id": "begins"}).headers["x-request-id"]
+    assert eventually(lambda: request_id in adam.page("/ui/requests"))
+    assert f"<h2>{request_id}</h2>" in adam.page(f"/ui/requests?id={request_id[:12].upper()}")
 
 
 def test_no_page_takes_anything_from_elsewhere(adam: Visitor) -> None:
@@ -120,7 +187,7 @@ def test_no_page_takes_anything_from_elsewhere(adam: Visitor) -> None:
 def test_static_files_may_be_kept_for_ever_under_the_name_of_their_content(adam: Visitor) -> None:
     page = adam.client.get("/ui").text
     found = {part.split('"')[0] for part in page.split('"/ui/static/')[1:]}
-    assert len(found) == 5
+    assert len(found) == 6
     for each in found:
         answer = adam.client.get(f"/ui/static/{each}")
         assert (answer.status_code, "immutable" in answer.headers["cache-control"]) == (200, True)
@@ -199,9 +266,12 @@ def test_what_the_rollout_refuses_is_said_and_the_reason_is_kept(adam: Visitor) 
     assert answer.status_code == 409
     assert "the stage bakes for another" in answer.text
     assert 'value="too soon &lt;b&gt;"' in answer.text
-    missing = adam.client.post("/ui/actions/rearm", data=adam.fields("/ui/confirm/rearm"))
-    assert (missing.status_code, "reason: a rollback is re-armed for a reason" in missing.text) == (400, True)
     assert adam.act("hold", reason="x" * 501).status_code == 400
+    adam.act("rollback")
+    missing = adam.act("rearm", force="yes")
+    assert (missing.status_code, "reason: a rollback is re-armed for a reason" in missing.text) == (400, True)
+    adam.act("rearm", reason="a test", force="yes")
+    adam.act("ramp", share_percent=5)
 
 
 @pytest.mark.parametrize("share", ["101", "-1", "5.5", "x", "99999", "\u0665"])
@@ -227,9 +297,12 @@ def test_the_effect_is_named_in_users(proxy: Proxy, adam: Visitor) -> None:
         page = adam.page("/ui/confirm/ramp?share_percent=25")
         return page.split('<p class="effect">')[1].split("</p>")[0]
 
-    assert eventually(lambda: effect() if "About" in effect() else None)
-    words = effect().split()
-    assert 4 <= int(words[1]) <= 20
+    def users_that_move() -> int:
+        words = effect().split()
+        return int(words[1]) if words[0] == "About" else 0
+
+    assert eventually(lambda: users_that_move() >= 8)
+    assert users_that_move() <= 20
     assert "to the candidate (5 % → 25 %)" in effect()
 
 
@@ -287,9 +360,9 @@ def test_what_changes_is_sent_while_somebody_looks(proxy: Proxy, adam: Visitor) 
                 name = line.removeprefix("event: ")
             elif line.startswith("data: "):
                 seen[name] = seen.get(name, "") + line.removeprefix("data: ")
-            if len(seen) == 4 and not line:
+            if len(seen) == 5 and not line:
                 break
-    assert seen.keys() == {"state", "actions", "guardrails", "charts"}
+    assert seen.keys() == {"beat", "state", "actions", "guardrails", "charts"}
     assert "headline" in seen["state"]
     assert seen["charts"].count("<figure") == 10
 

@@ -10,6 +10,7 @@ from alerts.delivery import Delivery
 from alerts.guardrails import Method
 from alerts.report import Evidence
 from alerts.signals import Example
+from alerts.trend import ArmPoint, Point
 from alerts.verdict import Finding
 from flags.ramp import Phase
 from flags.record import AuditEntry, Through
@@ -64,7 +65,7 @@ def test_moments_stand_in_the_order_in_which_they_happened() -> None:
     ]
     kept = Incident(rollback_id="abc", candidate_at=AT - 0.1, points=[])
     told = Delivery(receiver="pager", alert_key="rollback:abc", told_at=AT + 0.9, acknowledged_at=AT + 30)
-    found = incident_of("abc", entries, kept, {told.id: told})
+    found = incident_of("abc", entries, kept, {told.id: told}, [], AT)
     assert found is not None
     assert [round(each.at - AT, 1) for each in found.moments] == [-4.0, -3.0, -0.1, 0.0, 0.4, 0.9, 30.0, 60.0]
     assert [each.kind for each in found.moments[-3:]] == ["told", "told", "over"]
@@ -75,14 +76,28 @@ def test_moments_stand_in_the_order_in_which_they_happened() -> None:
 
 
 def test_what_a_person_decided_needs_no_evidence() -> None:
-    found = incident_of("abc", [rolled_back(actor="olga", evidence="")], None, {})
+    found = incident_of("abc", [rolled_back(actor="olga", evidence="")], None, {}, [], AT)
     assert found is not None
     assert [each.kind for each in found.moments] == ["verdict"]
     assert (found.finding, found.examples, found.is_over) == (None, [], False)
+    assert found.touched == "how many had the candidate is not kept any more"
+    assert found.is_growing
+
+
+def test_whom_a_person_took_the_candidate_from_is_counted_since_the_share_was_given() -> None:
+    ramped = entry("ramp", AT - 20, 4, from_share_percent=5, to_share_percent=50)
+    points = [
+        Point(at=AT + seconds, seconds=5, share_percent=50, arms=(ArmPoint(), ArmPoint(requests=10, users=4)))
+        for seconds in (-30, -15, -10, -5, 0, 60)
+    ]
+    found = incident_of("abc", [rolled_back(actor="olga", evidence=""), ramped], None, {}, points, AT + 1000)
+    assert found is not None
+    assert found.touched == "about 40 requests of 16 new users had the candidate in the 20 s before"
+    assert not found.is_growing
 
 
 def test_evidence_of_another_version_costs_the_evidence_only() -> None:
-    found = incident_of("abc", [rolled_back(evidence='{"finding": 5}')], None, {})
+    found = incident_of("abc", [rolled_back(evidence='{"finding": 5}')], None, {}, [], AT)
     assert found is not None
     assert found.finding is None
 
@@ -93,7 +108,7 @@ def test_what_was_written_after_the_rearm_is_not_of_this_rollback() -> None:
         entry("rearm", AT + 60, 7),
         rolled_back(),
     ]
-    found = incident_of("abc", entries, None, {})
+    found = incident_of("abc", entries, None, {}, [], AT)
     assert found is not None
     assert not any("the flag says" in each.words for each in found.moments)
 
@@ -107,7 +122,7 @@ def test_each_receiver_is_said_to_be_as_far_as_it_is() -> None:
         Delivery(receiver="d", alert_key=key, attempts=1),
         Delivery(receiver="e", alert_key="rollback:other", told_at=AT),
     ]
-    found = incident_of("abc", [rolled_back()], None, {each.id: each for each in deliveries})
+    found = incident_of("abc", [rolled_back()], None, {each.id: each for each in deliveries}, [], AT)
     assert found is not None
     assert [(each.receiver, each.state) for each in found.told] == [
         ("a", "delivered"),
@@ -118,4 +133,4 @@ def test_each_receiver_is_said_to_be_as_far_as_it_is() -> None:
 
 
 def test_an_unknown_rollback_is_none() -> None:
-    assert incident_of("xyz", [rolled_back()], None, {}) is None
+    assert incident_of("xyz", [rolled_back()], None, {}, [], AT) is None

@@ -11,7 +11,7 @@ from flags.latch import Latch
 from flags.latched_gate import LatchedGate
 from flags.pulse import Pulse
 from flags.ramp import Phase, Ramp, Rollback, rearm, roll_back
-from flags.record import RampRecord, changed, with_rollback
+from flags.record import By, RampRecord, Through, changed, with_rollback
 from flags.rollout import Rollout
 from flags.vocabulary import Arm, Assignment, FlagContext, Reason
 
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 RECORD = RampRecord(ramp=Ramp(rollout_id="r", group_id="g", share_percent=5), version=3)
 ROLLBACK = Rollback(rollback_id="abc", at=9.0, actor="ann", reason="bad", from_share_percent=5)
 ROLLED = with_rollback(RECORD, ROLLBACK, 9.0)
-REARMED = changed(ROLLED, rearm(ROLLED.ramp, 1e9, cool_down_seconds=0.0), actor="ann", reason="fixed")
+REARMED = changed(
+    ROLLED, rearm(ROLLED.ramp, 1e9, cool_down_seconds=0.0), By(actor="ann", through=Through.API, reason="fixed")
+)
 
 
 def following(record: RampRecord = RECORD) -> Latch:
@@ -205,7 +207,7 @@ def test_after_a_rearm_for_fresh_users_a_flag_that_still_names_the_old_ones_give
     latch = following(ROLLED)
     latch.take(REARMED)
     fresh = replace(REARMED.ramp, group_id="g-2", share_percent=25)
-    latch.take(changed(REARMED, fresh, actor="ann", reason="again"))
+    latch.take(changed(REARMED, fresh, By(actor="ann", through=Through.API, reason="again")))
     flag = Everybody(Arm.CANDIDATE)
     gate = LatchedGate(flag, latch, Pulse())
 

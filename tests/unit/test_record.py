@@ -26,18 +26,20 @@ def rolled_back() -> RampRecord:
 
 
 def test_a_change_of_share_is_the_next_version_and_waits_for_the_flag() -> None:
-    after = changed(AT_5, move(AT_5.ramp, 25, 1.0), actor="ann", reason="fine", request_id="q7")
+    after = changed(
+        AT_5, move(AT_5.ramp, 25, 1.0), By(actor="ann", through=Through.API, reason="fine", request_id="q7")
+    )
     assert (after.version, after.is_pending, after.flag_share_percent) == (4, True, 5)
     assert after.requests == (Request("q7", ""),)
 
 
 def test_a_change_that_moves_no_share_writes_no_flag() -> None:
-    after = changed(AT_5, replace(AT_5.ramp, phase=Phase.HELD), actor="ann", reason="")
+    after = changed(AT_5, replace(AT_5.ramp, phase=Phase.HELD), By(actor="ann", through=Through.API, reason=""))
     assert not after.is_pending
 
 
 def test_another_group_is_written_to_the_flag() -> None:
-    assert changed(AT_5, replace(AT_5.ramp, group_id="g2"), actor="ann", reason="").is_pending
+    assert changed(AT_5, replace(AT_5.ramp, group_id="g2"), By(actor="ann", through=Through.API, reason="")).is_pending
 
 
 def test_a_rollback_at_0_percent_is_written_to_the_flag_too() -> None:
@@ -59,7 +61,7 @@ def test_a_second_rollback_is_the_first() -> None:
 def test_no_more_than_a_few_requests_are_remembered() -> None:
     record = AT_5
     for number in range(200):
-        record = changed(record, record.ramp, actor="a", reason="", request_id=str(number))
+        record = changed(record, record.ramp, By(actor="a", through=Through.API, reason="", request_id=str(number)))
     assert len(record.requests) == 64
     assert record.action_of("199") == ""
     assert record.action_of("1") is None
@@ -115,25 +117,29 @@ def test_an_audit_entry_says_who_what_from_and_to() -> None:
 def test_a_rearmed_record_names_no_rollback_in_the_flag() -> None:
     after = rolled_back()
     ramp = rearm(after.ramp, 1e9, cool_down_seconds=1.0)
-    again = changed(after, ramp, actor="ann", reason="fixed")
+    again = changed(after, ramp, By(actor="ann", through=Through.API, reason="fixed"))
     assert title_of(again) == "0 % by ann: fixed"
     assert roll_back(again.ramp, "b", 1e9, actor="x", reason="").rollbacks == 2
 
 
 def test_a_second_change_before_the_first_is_written_still_expects_what_the_flag_said_before_both() -> None:
-    first = changed(AT_5, move(AT_5.ramp, 25, 1.0), actor="ann", reason="")
-    second = changed(first, move(first.ramp, 50, 2.0), actor="bob", reason="")
+    first = changed(AT_5, move(AT_5.ramp, 25, 1.0), By(actor="ann", through=Through.API, reason=""))
+    second = changed(first, move(first.ramp, 50, 2.0), By(actor="bob", through=Through.API, reason=""))
     assert (second.flag_share_percent, second.passed_shares) == (5, (25,))
 
 
 def test_a_rearm_before_the_rollback_is_written_leaves_it_to_be_written_whatever_the_flag_says() -> None:
-    after = changed(rolled_back(), rearm(rolled_back().ramp, 10.0, cool_down_seconds=0), actor="ann", reason="mended")
+    after = changed(
+        rolled_back(),
+        rearm(rolled_back().ramp, 10.0, cool_down_seconds=0),
+        By(actor="ann", through=Through.API, reason="mended"),
+    )
     assert (after.is_pending, after.flag_share_percent) == (True, None)
 
 
 def rearmed() -> RampRecord:
     ramp = rearm(rolled_back().ramp, 1e9, cool_down_seconds=0)
-    return changed(rolled_back(), ramp, actor="ann", reason="mended")
+    return changed(rolled_back(), ramp, By(actor="ann", through=Through.API, reason="mended"))
 
 
 def test_a_rollback_keeps_who_decided_it_when_and_why() -> None:
@@ -166,6 +172,8 @@ def test_a_rollback_that_was_ended_since_does_not_come_back() -> None:
 
 def test_a_rearm_has_the_flag_written_again_so_that_it_names_the_rollback_no_more() -> None:
     written = replace(rolled_back(), is_pending=False)
-    after = changed(written, rearm(written.ramp, 1e9, cool_down_seconds=0), actor="ann", reason="mended")
+    after = changed(
+        written, rearm(written.ramp, 1e9, cool_down_seconds=0), By(actor="ann", through=Through.API, reason="mended")
+    )
     assert after.is_pending
     assert title_of(after) == "0 % by ann: mended"

@@ -25,6 +25,16 @@ function timeAt(svg, x) {
   return new Date((since + ((until - since) * (x - left)) / wide) * 1000).toISOString().slice(5, 19).replace("T", " ");
 }
 
+function worded(svg, value) {
+  switch (svg.dataset.unit) {
+    case "s": return value < 1 ? `${Math.round(value * 1000)} ms` : `${value.toPrecision(3)} s`;
+    case "share": return `${Number((value * 100).toPrecision(3))} %`;
+    case "percent": return `${Number(value.toPrecision(3))} %`;
+    case "dollars": return `$${Number(value.toPrecision(3))}`;
+    default: return `${Number(value.toPrecision(3))}`;
+  }
+}
+
 function clear(figure) {
   figure.querySelector(".cursor")?.remove();
   figure.querySelector(".readout")?.remove();
@@ -39,7 +49,7 @@ function show(figure, svg, clientX) {
   const found = [...svg.querySelectorAll(".line")]
     .map((line) => [line.dataset.name, nearest(pointsOf(line), x)])
     .filter(([, point]) => point)
-    .map(([name, point]) => `${name} ${Number(valueAt(svg, point[1]).toPrecision(3))}`);
+    .map(([name, point]) => `${name} ${worded(svg, valueAt(svg, point[1]))}`);
   if (!found.length) return;
   const cursor = document.createElementNS(SVG, "path");
   cursor.setAttribute("class", "cursor");
@@ -47,7 +57,7 @@ function show(figure, svg, clientX) {
   svg.append(cursor);
   const readout = document.createElement("div");
   readout.className = "readout";
-  readout.textContent = `${timeAt(svg, x)}: ${found.join(", ")}`;
+  readout.textContent = `${timeAt(svg, x)} UTC: ${found.join(", ")}`;
   figure.append(readout);
 }
 
@@ -56,6 +66,9 @@ document.addEventListener("pointermove", (event) => {
   for (const figure of document.querySelectorAll(".chart")) if (!svg || !figure.contains(svg)) clear(figure);
   if (svg) show(svg.closest("figure"), svg, event.clientX);
 });
+
+// What somebody has opened stays open when what is around it is brought up to date.
+if (window.Idiomorph) Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name) => name !== "open";
 
 let spoken = document.getElementById("headline")?.textContent;
 document.addEventListener("htmx:sseMessage", () => {
@@ -66,4 +79,36 @@ document.addEventListener("htmx:sseMessage", () => {
     document.title = `${now} · rerank-canary`;
   }
   spoken = now;
+});
+
+// Two seconds apart comes a beat, whether anything changed or not. Without it what is shown is old: say so.
+let heard = null;
+document.addEventListener("htmx:sseOpen", (event) => {
+  heard = Date.now();
+  event.detail.source.addEventListener("beat", () => { heard = Date.now(); });
+});
+setInterval(() => {
+  const lost = document.getElementById("lost");
+  const isLost = heard !== null && Date.now() - heard > 8000;
+  if (!lost || lost.hidden === !isLost) return;
+  lost.hidden = !isLost;
+  lost.innerHTML = "";
+  if (!isLost) return;
+  const again = document.createElement("a");
+  again.href = location.href;
+  again.textContent = "Load the page again";
+  const since = new Date(heard).toISOString().slice(11, 19);
+  lost.append(`Not connected since ${since} UTC: what is shown is of then. `, again);
+}, 1000);
+
+// A second press does nothing; the first may take seconds while a store is away.
+document.addEventListener("submit", (event) => {
+  const button = event.target.querySelector("button:not([type=button])");
+  if (!button || event.defaultPrevented) return;
+  if (event.target.dataset.sent) { event.preventDefault(); return; }
+  event.target.dataset.sent = "yes";
+  button.setAttribute("aria-busy", "true");
+});
+window.addEventListener("pageshow", () => {
+  for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
 });
