@@ -290,14 +290,14 @@ def test_an_unknown_action_is_named(adam: Visitor) -> None:
 
 def test_the_effect_is_named_in_users(proxy: Proxy, adam: Visitor) -> None:
     adam.act("ramp", share_percent=5)
-    for number in range(40):
-        assert proxy.rerank(headers={"x-user-id": f"effect-{number}"}).is_success
 
     def effect() -> str:
         page = adam.page("/ui/confirm/ramp?share_percent=25")
         return page.split('<p class="effect">')[1].split("</p>")[0]
 
     def users_that_move() -> int:
+        for number in range(40):  # again and again: who asks before the flag says 5 % is not counted yet
+            assert proxy.rerank(headers={"x-user-id": f"effect-{number}"}).is_success
         words = effect().split()
         return int(words[1]) if words[0] == "About" else 0
 
